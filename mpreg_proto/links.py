@@ -478,14 +478,14 @@ class Links:
         if busy:
             every = min(every, self._limits.ping_busy)
             gone = gone if self._frozen_after is None else min(gone, self._frozen_after)
+        answer = max(0, self._limits.frozen_after - every)  # the time that it has to answer a ping that came late
         slack = gone // 8
         # This timer runs late: bytes that arrived meanwhile are still unread.
         if silent > gone + slack and not session.grace_given:
             session.grace_given = True
             self._timers.set((TimerKind.PING, session.link), now + slack)
             return
-        shortened = gone < self._limits.gone_after
-        if silent >= gone and (not shortened or (session.keepalive_sent and now >= session.asked_at + gone - every)):
+        if silent >= gone and (not busy or (session.keepalive_sent and now >= session.asked_at + answer)):
             reason = f"silent for {silent / 1e9:g} s"
             cause = LinkEndCause.SILENT if silent >= self._limits.gone_after else LinkEndCause.UNRESPONSIVE
             self.hang_up(session.link, CloseCode.GOING_AWAY, cause=cause, reason=reason)
@@ -499,8 +499,8 @@ class Links:
             if not self.is_open(session.link):
                 return
         due = session.last_activity + (gone if session.keepalive_sent else every)
-        if shortened and session.keepalive_sent:
-            due = max(due, session.asked_at + gone - every)  # it has that time to answer
+        if busy and session.keepalive_sent:
+            due = max(due, session.asked_at + answer)
         self._timers.set((TimerKind.PING, session.link), min(due, now + every) if busy else due)
 
     def _ask_for_life(self, session: Session) -> None:

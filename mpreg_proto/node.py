@@ -338,7 +338,8 @@ class Node:
             self._tap.input("offer", now, (function,))
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
-        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=function.queue), now)
+        queue = _ALL if function.inline else function.queue
+        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=queue), now)
         self._run(actions, now)
         self._settle(now)
 
@@ -386,6 +387,8 @@ class Node:
         if self.draining:
             self._finish(now)
             return
+        self.worker.take_all()
+        self._run(self.coordinator.keep_backlog(now), now)
         self._machines.draining = True
         self._run(self.cluster.drain(now), now)
         self._timers.set((TimerKind.DRAIN_GRACE, 0), now + self.config.limits.drain_grace)
@@ -469,6 +472,10 @@ def _check_config(config: NodeConfig) -> NodeConfig:
         seeds=check_texts("config.seeds", config.seeds),
         resources=check_texts("config.resources", config.resources),
     )
+
+
+_ALL = 1 << 30
+"""The queue of a function that is inline: its calls end within the input that brings them."""
 
 
 def _check_function(function: FunctionSpec) -> FunctionSpec:

@@ -2,19 +2,20 @@
 
 A worker takes as many calls of a function as it has slots, and as many again; it refuses the others. So the backlog
 waits here, at the coordinator, where it is cheap to cancel and not bound to a member. `Credits` holds how many calls
-each member takes, `Backlog` the calls that wait, and `Pace` how fast calls of a function end.
+each member takes, `Backlog` the calls that wait, and `Pace` the speed at which calls of a function end.
 
-Among clients the one that has used the least time is next (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM
-1996); among the calls of one client the one with the earliest deadline. A request is not admitted if the oldest call of
-its function has waited for too long over a whole interval (CoDel, RFC 8289), unless its own client would not wait.
+Among the clients of a function the one that has used the least time is next (weighted fair queueing; Demers, Keshav
+and Shenker, SIGCOMM 1989); among the calls of one client the one with the earliest deadline. A request is not admitted
+if the oldest call of its function has waited for too long over a whole interval (CoDel, RFC 8289), unless its own
+client would not wait, or nobody else does.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from heapq import heappop, heappush
-from statistics import median_low
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 import msgspec
 
@@ -31,7 +32,7 @@ TARGET = 100 * MILLISECOND
 INTERVAL = SECOND
 """The time over which every wait is longer than the target in an overload; ten targets if those are longer."""
 POLL = 250 * MILLISECOND
-"""The period at which members are tried again that refuse calls and have none of this coordinator."""
+"""The period at which members are tried again that refuse calls, and the time for which a worker keeps a place."""
 
 
 class Credits:
@@ -74,7 +75,7 @@ class Credits:
             key = (member, function)
             window = self._windows.get(key)
             if window is not None:
-                if window + 1 < capacity:
+                if capacity <= 0 or window + 1 < capacity:
                     self._windows[key] = window + 1
                 else:
                     del self._windows[key]
@@ -86,10 +87,10 @@ class Credits:
             self._windows[key] = max(self._windows[key], self._out.get(key, 0) + 1)
 
     def poll(self, function: str) -> None:
-        """Try the members again that refuse calls of a function and have none of them."""
+        """Let each member that refuses calls of a function get one more than it has."""
         for key, window in self._windows.items():
-            if key[1] == function and not window and key not in self._out:
-                self._windows[key] = 1
+            if key[1] == function:
+                self._windows[key] = max(window, self._out.get(key, 0) + 1)
 
     def forget(self, member: MemberId) -> None:
         """Forget a member that is DEAD or LEFT."""
@@ -116,7 +117,7 @@ class Credits:
 
 
 class Pace:
-    """The pace at which calls of one function end: the median of their runtimes, and the gaps between their ends."""
+    """The pace of one function: the median of the last runtimes of its calls, and the gaps between their ends."""
 
     __slots__ = ("_ends", "_median", "_ran")
 
@@ -125,9 +126,9 @@ class Pace:
         self._ends: deque[int] = deque(maxlen=16)
         self._median: int | None = None
 
-    def ended(self, ran: int, now: int, *, busy: bool) -> None:
+    def ran(self, span: int, now: int, *, busy: bool) -> None:
         """Record the end of a call that ran for so long; gaps count while the function is `busy`."""
-        self._ran.append(ran)
+        self._ran.append(span)
         self._median = None
         if busy:
             self._ends.append(now)
@@ -138,7 +139,7 @@ class Pace:
     def median(self) -> int:
         """The median of the last runtimes in ns; 0 before the fifth."""
         if self._median is None:
-            self._median = median_low(self._ran) if len(self._ran) >= 5 else 0
+            self._median = sorted(self._ran)[(len(self._ran) - 1) // 2] if len(self._ran) >= 5 else 0
         return self._median
 
     @property
@@ -149,7 +150,7 @@ class Pace:
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A call in the backlog."""
+    """A call in the backlog. `number` is that of its row in a heap."""
 
     number: int
     requirement: Requirement
@@ -157,40 +158,40 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
     since: int
 
 
-_Heap = list[tuple[int, int, CallKey]]
-"""The calls of one client with one requirement, by deadline. A call that has left has no row with that number."""
+class _Flow(msgspec.Struct):
+    """The waiting calls of one client with one requirement: a heap by deadline, with rows of some calls that left."""
+
+    heap: list[tuple[int, int, CallKey]]
+    count: int = 0
+
+
+class _Queue(msgspec.Struct):
+    """The waiting calls of one function."""
+
+    calls: dict[CallKey, int]
+    """In the order of their arrival, each with its time."""
+    clients: dict[LinkId, int]
+    """The number of waiting calls of each client."""
+    used: dict[LinkId, int]
+    """The time that each client has used, in ns, counted from the virtual time when it came."""
+    flows: dict[Requirement, dict[LinkId, _Flow]]
+    turns: dict[Requirement, list[tuple[int, int, int, LinkId]]]
+    """The clients of each requirement by used time: a heap, which may have rows that are no longer true."""
+    virtual_time: int = 0
+    """The time that a client which always waits has used."""
+    above: int | None = None
+    """Since when the oldest call has always waited for longer than the target."""
 
 
 class Backlog:
-    """The calls that wait for a place, by requirement and client."""
+    """The calls that wait for a place, by function, requirement and client."""
 
-    __slots__ = (
-        "_above",
-        "_by_function",
-        "_calls",
-        "_heaps",
-        "_last",
-        "_number",
-        "_overloads",
-        "_paces",
-        "_used",
-        "_waiting",
-    )
+    __slots__ = ("_calls", "_number", "_overloads", "_paces", "_queues")
 
     def __init__(self) -> None:
         self._calls: dict[CallKey, _Waiting] = {}
-        self._heaps: dict[str, dict[Requirement, dict[LinkId, _Heap]]] = {}
-        self._by_function: dict[str, dict[CallKey, int]] = {}
-        """The calls by function, in the order of their arrival, each with its time."""
-        self._waiting: dict[str, dict[LinkId, int]] = {}
-        """The number of waiting calls of each client, by function."""
-        self._used: dict[LinkId, int] = {}
-        """The time that each client has used, in ns, counted from that of the others when it came."""
-        self._last = 0
-        """The time used by the client that was served last."""
+        self._queues: dict[str, _Queue] = {}
         self._number = 0
-        self._above: dict[str, int] = {}
-        """Since when the oldest call of a function has always waited for longer than the target."""
         self._overloads: dict[str, int] = {}
         """The time of the last refusal of a call of a function in an overload."""
         self._paces: dict[str, Pace] = {}
@@ -202,98 +203,163 @@ class Backlog:
         return key in self._calls
 
     def add(self, key: CallKey, requirement: Requirement, *, client: LinkId, deadline: int, now: int) -> None:
-        """Add a call that is not in it. It keeps its place by deadline, however often it comes back."""
+        """Add a call, which must not be in it."""
+        assert key not in self._calls, "a call waits once"
         self._number += 1
         function = requirement[0]
-        waiting = self._waiting.setdefault(function, {})
-        if client not in waiting:
-            self._used[client] = max(self._used.get(client, 0), self._last)
-        waiting[client] = waiting.get(client, 0) + 1
+        queue = self._queues.get(function)
+        if queue is None:
+            queue = self._queues[function] = _Queue({}, {}, {}, {}, {})
+        if client not in queue.clients:
+            queue.used[client] = max(queue.used.get(client, 0), queue.virtual_time)
+            if len(queue.used) > 2 * len(queue.clients) + _KEPT:
+                queue.used = {one: queue.used[one] for one in (*queue.clients, client)}
+        queue.clients[client] = queue.clients.get(client, 0) + 1
+        queue.calls[key] = now
         self._calls[key] = _Waiting(self._number, requirement, client, now)
-        self._by_function.setdefault(function, {})[key] = now
-        heap = self._heaps.setdefault(function, {}).setdefault(requirement, {}).setdefault(client, [])
-        heappush(heap, (deadline, self._number, key))
+        flows = queue.flows.setdefault(requirement, {})
+        flow = flows.get(client)
+        if flow is None:
+            flow = flows[client] = _Flow([])
+        flow.count += 1
+        heappush(flow.heap, (deadline, self._number, key))
+        if flow.heap[0][1] == self._number:
+            self._set_turn(queue, requirement, client)
+
+    def _set_turn(self, queue: _Queue, requirement: Requirement, client: LinkId) -> None:
+        """Put a client into the order of turns, by its first call and the time that it has used."""
+        turns = queue.turns.setdefault(requirement, [])
+        deadline, number, _ = queue.flows[requirement][client].heap[0]
+        heappush(turns, (queue.used[client], deadline, number, client))
+        flows = queue.flows[requirement]
+        if len(turns) > 2 * len(flows) + _KEPT:
+            rows = [(queue.used[one], *flow.heap[0][:2], one) for one, flow in flows.items()]
+            heapify(rows)
+            queue.turns[requirement] = rows
 
     def discard(self, key: CallKey) -> str | None:
         """Remove a call, if it is in it. Returns its function if that was the last call of it."""
         waiting = self._calls.pop(key, None)
         if waiting is None:
             return None
-        function, client = waiting.requirement[0], waiting.client
-        others = self._by_function[function]
-        del others[key]
-        clients = self._waiting[function]
-        clients[client] -= 1
-        if not clients[client]:
-            del clients[client]
-        if not others:
-            del self._by_function[function], self._waiting[function], self._heaps[function]
-            self._above.pop(function, None)
+        function, client, requirement = waiting.requirement[0], waiting.client, waiting.requirement
+        queue = self._queues[function]
+        del queue.calls[key]
+        if not queue.calls:
+            del self._queues[function]
             return function
-        heaps = self._heaps[function][waiting.requirement]
-        self._clean(heaps, client)
-        if not heaps:
-            del self._heaps[function][waiting.requirement]
+        queue.clients[client] -= 1
+        if not queue.clients[client]:
+            del queue.clients[client]
+        flows = queue.flows[requirement]
+        flow = flows[client]
+        flow.count -= 1
+        if not flow.count:
+            del flows[client]
+            if not flows:
+                del queue.flows[requirement], queue.turns[requirement]
+            return None
+        if flow.heap[0][1] == waiting.number:
+            while not self._is_true(flow.heap[0]):
+                heappop(flow.heap)
+            self._set_turn(queue, requirement, client)
+        elif len(flow.heap) > 2 * flow.count + _KEPT:
+            flow.heap = [row for row in flow.heap if self._is_true(row)]
+            heapify(flow.heap)
         return None
 
-    def _clean(self, heaps: dict[LinkId, _Heap], client: LinkId) -> None:
-        """Drop calls at the top of a heap that have left."""
-        heap = heaps[client]
-        while heap and ((one := self._calls.get(heap[0][2])) is None or one.number != heap[0][1]):
-            heappop(heap)
-        if not heap:
-            del heaps[client]
+    def _is_true(self, row: tuple[int, int, CallKey]) -> bool:
+        """Return whether the call of a row still waits, and is not in it again."""
+        waiting = self._calls.get(row[2])
+        return waiting is not None and waiting.number == row[1]
 
     def next(self, function: str, can_run: Callable[[Requirement], bool]) -> CallKey | None:
         """Return the call of a function that is next among those whose requirement `can_run` accepts; it stays."""
-        best: tuple[int, int, int] | None = None
+        queue = self._queues.get(function)
+        if queue is None:
+            return None
+        best: tuple[int, int, int, LinkId] | None = None
         found: CallKey | None = None
-        for requirement, heaps in self._heaps.get(function, {}).items():
+        for requirement, turns in queue.turns.items():
             if not can_run(requirement):
                 continue
-            for client, heap in heaps.items():
-                deadline, number, key = heap[0]
-                rank = (self._used[client], deadline, number)
-                if best is None or rank < best:
-                    best, found = rank, key
-        if best is not None:
-            self._last = max(self._last, best[0])
+            flows = queue.flows[requirement]
+            while True:
+                used, _, number, client = turns[0]
+                flow = flows.get(client)
+                if flow is not None and flow.heap[0][1] == number and queue.used[client] == used:
+                    break
+                heappop(turns)
+            if best is None or turns[0] < best:
+                best, found = turns[0], flow.heap[0][2]
         return found
 
-    def charge(self, client: LinkId, span: int) -> None:
-        """Add to the time that a client has used; negative for less than was assumed."""
-        if client in self._used:
-            self._used[client] += span
+    def take_turn(self, key: CallKey) -> None:
+        """Count the usual runtime of a call, which `next` has returned, as used by its client."""
+        waiting = self._calls[key]
+        function, client = waiting.requirement[0], waiting.client
+        queue = self._queues[function]
+        span = max(self.median(function), MILLISECOND)
+        # As if all waiting clients were served at once, each at its share (weighted fair queueing): a stream of new
+        # clients does not stop the time of those that stay.
+        queue.virtual_time = max(
+            queue.virtual_time + span // len(queue.clients), min(queue.used[client], queue.virtual_time + span)
+        )
+        self.charge(function, client, span)
 
-    def forget(self, client: LinkId) -> None:
-        """Forget a client that has disconnected and has no call in it."""
-        self._used.pop(client, None)
+    def charge(self, function: str, client: LinkId, span: int) -> None:
+        """Add to the time that a client has used of a function; negative for less than was assumed."""
+        queue = self._queues.get(function)
+        if queue is not None and client in queue.used:
+            queue.used[client] += span
+            if client in queue.clients:
+                for requirement, flows in queue.flows.items():
+                    if client in flows:
+                        self._set_turn(queue, requirement, client)
+
+    def give_back(self, function: str, client: LinkId) -> None:
+        """Undo `take_turn`: the call was refused."""
+        queue = self._queues.get(function)
+        if queue is not None and (used := queue.used.get(client)) is not None:
+            span = min(max(self.median(function), MILLISECOND), used - queue.virtual_time)
+            if span > 0:
+                self.charge(function, client, -span)
 
     def has(self, requirement: Requirement) -> bool:
         """Return whether a call with that requirement waits."""
-        return requirement in self._heaps.get(requirement[0], ())
+        queue = self._queues.get(requirement[0])
+        return queue is not None and requirement in queue.flows
 
     def count(self, function: str) -> int:
         """Return the number of calls of a function."""
-        return len(self._by_function.get(function, ()))
+        queue = self._queues.get(function)
+        return 0 if queue is None else len(queue.calls)
 
     @property
     def functions(self) -> Iterable[str]:
         """The functions whose calls wait."""
-        return self._by_function
+        return self._queues
 
-    # -- pace ---------------------------------------------------------------------------------------------------------
+    def requirements(self, function: str) -> Iterable[Requirement]:
+        """Return the requirements of the waiting calls of a function."""
+        queue = self._queues.get(function)
+        return () if queue is None else queue.flows
 
-    def ended(self, function: str, client: LinkId, ran: int, now: int) -> None:
-        """Record that a call ran for so long and has ended."""
+    def keys(self) -> Iterable[CallKey]:
+        """Return all calls in it."""
+        return self._calls
+
+    # -- pace and admission -------------------------------------------------------------------------------------------
+
+    def ran(self, function: str, client: LinkId, span: int, now: int) -> None:
+        """Record that a call of a client ran for so long and has ended."""
         pace = self._paces.get(function)
         if pace is None:
             if len(self._paces) >= _PACES:
                 self._paces.clear()
             pace = self._paces[function] = Pace()
-        if self._used:
-            self.charge(client, ran - pace.median)
-        pace.ended(ran, now, busy=function in self._by_function)
+        self.charge(function, client, span - max(pace.median, MILLISECOND))
+        pace.ran(span, now, busy=function in self._queues)
 
     def median(self, function: str) -> int:
         """Return the median runtime of the last calls of a function in ns; 0 if few have ended."""
@@ -302,53 +368,61 @@ class Backlog:
 
     def waited(self, function: str, now: int) -> int:
         """Return for how long the oldest call of a function has waited, in ns."""
-        calls = self._by_function.get(function)
-        return now - next(iter(calls.values())) if calls else 0
+        queue = self._queues.get(function)
+        return 0 if queue is None else now - next(iter(queue.calls.values()))
 
-    def left(self, function: str, now: int) -> None:
-        """Note that a call of a function has left: if the oldest one has waited shortly, there is no overload."""
-        if function in self._above and self.waited(function, now) <= self._target(function):
-            del self._above[function]
+    def turn_taken(self, function: str, now: int) -> None:
+        """Note that a call of a function has had its turn: no overload begins if the oldest one has not waited long."""
+        queue = self._queues.get(function)
+        if queue is not None and queue.above is not None and self.waited(function, now) <= self._target(function):
+            queue.above = None
 
     def _target(self, function: str) -> int:
         return max(TARGET, self.median(function))
 
     def expected_wait(self, function: str, client: LinkId) -> int:
         """Return how long a new call of a client would wait for its turn in ns; 0 if that is not known."""
-        pace = self._paces.get(function)
-        clients = self._waiting.get(function)
-        if pace is None or not clients:
+        pace, queue = self._paces.get(function), self._queues.get(function)
+        if pace is None or queue is None:
             return 0
-        own = clients.get(client, 0)
-        # Others get a turn before each of its calls, as far as they have one.
-        before = sum(min(count, own + 1) for other, count in clients.items() if other != client)
-        return (own + before) * pace.gap
+        own = queue.clients.get(client, 0)
+        others = len(queue.clients) - (client in queue.clients)
+        # Each other client gets a turn before each of its calls, as far as it has one.
+        return (own + min(len(queue.calls) - own, (own + 1) * others)) * pace.gap
 
     def refuses(self, function: str, client: LinkId, timeout: int, now: int) -> int | None:
         """Return after how long a client may try again, in ns, if a new call of it is not admitted; else None.
 
-        It is refused in an overload, if it would wait for longer than the target, and if its wait would exceed its
-        timeout in any case. In an overload, and for ten intervals after it, half the target is too long at once.
+        It is refused if its wait and its runtime would exceed its timeout. It is also refused in an overload, if it
+        would wait for longer than the target, and calls of other clients wait too: one client alone disturbs nobody.
+        In an overload, and for ten intervals after it, it is one as soon as the oldest call has waited for half of it.
         """
-        waited, target = self.waited(function, now), self._target(function)
-        if not waited:
+        queue = self._queues.get(function)
+        if queue is None:
             return None
+        waited, target = self.waited(function, now), self._target(function)
         expected = self.expected_wait(function, client)
         interval = INTERVAL if target <= TARGET else 10 * target
         overload = self._overloads.get(function)
+        alone = not queue.clients.keys() - {client}
         if overload is not None and now - overload < 10 * interval:
-            if waited > target // 2 and expected > target // 2:
+            if waited > target // 2 and expected > target and not alone:
                 self._overloads[function] = now
                 return expected
         elif waited <= target:
-            self._above.pop(function, None)
-        elif now - self._above.setdefault(function, now - waited + target) >= interval and expected > target:
-            if len(self._overloads) >= _PACES:
-                self._overloads.clear()
-            self._overloads[function] = now
-            return expected
-        return expected if expected + 2 * self.median(function) > timeout else None
+            queue.above = None
+        else:
+            if queue.above is None:
+                queue.above = now - waited + target
+            if now - queue.above >= interval and expected > target and not alone:
+                if len(self._overloads) >= _PACES:
+                    self._overloads.clear()
+                self._overloads[function] = now
+                return expected
+        return expected if expected + self.median(function) > timeout and expected else None
 
 
-_PACES = 4_096
+_PACES: Final = 4_096
 """The functions whose pace is kept."""
+_KEPT: Final = 64
+"""The rows of heaps and tables that may be untrue, beside as many as are true."""

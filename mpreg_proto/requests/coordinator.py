@@ -188,7 +188,7 @@ class Coordinator:
         self._timers = timers
         self._rng = rng.child("failover")
         self.outstanding: Outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
-        self.pending_calls: PendingCalls = PendingCalls(timers)
+        self.pending_calls: PendingCalls = PendingCalls(timers, self.outstanding.credits)
         self.in_flight: InFlight = InFlight(
             outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits
         )
@@ -243,7 +243,13 @@ class Coordinator:
         """Return 1022 if one of the first calls of a request would wait for too long, or None."""
         backlog = self.pending_calls.backlog
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
-        for function in dict.fromkeys(call.function for call in request.calls if call.name not in plan.dependencies):
+        waiting: dict[str, None] = {}
+        for call in request.calls:
+            if call.name not in plan.dependencies and call.function in backlog.functions:
+                requirement: Requirement = (call.function, call.resources, call.version, None)
+                if backlog.has(requirement) or not self.scheduler.has_place(requirement, None):
+                    waiting[call.function] = None
+        for function in waiting:
             after = backlog.refuses(function, link, timeout, now)
             if after is not None:
                 return faults.not_admitted(function, waited=backlog.waited(function, now), retry_after=after)
@@ -317,7 +323,6 @@ class Coordinator:
         for execution in self.in_flight.from_link(link):
             actions += self.in_flight.close(execution, now, "the caller has disconnected")
         self.in_flight.forget(link)
-        self.pending_calls.backlog.forget(link)
         actions += self._lose(self.outstanding.by_link(link), now)
         return actions + self._drain_all(now)
 
@@ -346,7 +351,8 @@ class Coordinator:
         """Place the pending calls that `member` can run, to which a link stands now."""
         if not self.pending_calls.calls:
             return []
-        mine, waiting = self.scheduler.offered_by(member), self.pending_calls.functions
+        mine, pending = self.scheduler.offered_by(member), self.pending_calls
+        waiting = dict.fromkeys((*pending.functions, *pending.backlog.functions))
         functions = [function for function in waiting if function in mine]
         return self.offers_changed(now, functions=functions, members=(member,))
 
@@ -415,14 +421,17 @@ class Coordinator:
         attempt = self.outstanding.pop(number, row.name, link)
         if attempt is None:
             return [Notify(StrayResult(link, number))]
-        self.outstanding.record_result(attempt.candidate.member, queue, row.ran, now)
+        ran = min(max(row.ran, 0), now - attempt.sent)  # a peer's word
+        self.outstanding.record_result(attempt.candidate.member, queue, ran, now)
         execution = attempt.execution
         member, function = attempt.candidate.member, attempt.function
         if not (isinstance(row, Failed) and row.refused):
             self.outstanding.credits.returned(member, function, attempt.candidate.capacity)
-            self.pending_calls.backlog.ended(function, execution.link, row.ran, now)
+            if len(self.pending_calls.backlog):
+                self.pending_calls.backlog.ran(function, execution.link, ran, now)
         elif faults.has_no_place(row.fault):
             self.outstanding.credits.refused(member, function)
+            self.pending_calls.backlog.give_back(function, execution.link)
         if execution.id not in self.requests:
             return []
         if isinstance(row, Failed):
@@ -538,19 +547,35 @@ class Coordinator:
         """Dispatch a call of the backlog. It is not started if its runtime no longer fits before its deadline."""
         execution, name = self.requests[key[0]], key[1]
         backlog = self.pending_calls.backlog
+        backlog.take_turn(key)
         self.pending_calls.discard(execution, name)
-        backlog.left(function, now)
+        backlog.turn_taken(function, now)
         median, left = backlog.median(function), execution.deadline - now
         if left < median:
             fault = faults.too_late(execution.plan.calls[name], left, median)
             execution.move(name, CallState.READY, now)
             return self.in_flight.failed(execution, name, fault, now)
-        backlog.charge(execution.link, max(median, 1))
         return self._place(execution, [name], now, turn=True)
 
     def _has_place(self, requirement: Requirement) -> bool:
         key = requirement[3]
         return self.scheduler.has_place(requirement, None if key is None else self.requests[key[0]])
+
+    def keep_backlog(self, now: int) -> list[RequestOutput]:
+        """Give the own worker the calls of the backlog that it can run, as this node is about to refuse new ones."""
+        actions: list[RequestOutput] = []
+        for key in list(self.pending_calls.backlog.keys()):
+            execution, name = self.requests[key[0]], key[1]
+            own = [
+                one for one in self.scheduler.candidates(execution, execution.plan.calls[name]) if one.member == self.me
+            ]
+            if own:
+                self.pending_calls.discard(execution, name)
+                execution.move(name, CallState.READY, now)
+                actions += self.scheduler.dispatch(
+                    execution, [(execution.plan.calls[name], own)], now, turn=True, bounded=False
+                )
+        return actions
 
     def _poll(self, function: str, now: int) -> list[RequestOutput]:
         """Try members again that refuse calls of a function, as a `Credit` may have been lost with its link."""

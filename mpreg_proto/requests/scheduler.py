@@ -18,7 +18,7 @@ from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction
-from mpreg_proto.requests.backlog import POLL, Backlog, Requirement
+from mpreg_proto.requests.backlog import POLL, Backlog, Credits, Requirement
 from mpreg_proto.requests.graph import plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding
 from mpreg_proto.requests.placement import (
@@ -44,11 +44,24 @@ _Requirement = tuple[str, tuple[str, ...], str | None]
 class PendingCalls:
     """The pending calls, by request and name. Timer kinds: OFFER_WAIT, LINK_WAIT and, after a loss, RETRY."""
 
-    __slots__ = ("_by_function", "_by_member", "_link_targets", "_requirements", "_retry_times", "_timers", "backlog",
-                 "calls")  # fmt: skip
+    __slots__ = (
+        "_by_function",
+        "_by_member",
+        "_credits",
+        "_link_targets",
+        "_requirements",
+        "_reserved",
+        "_retry_times",
+        "_timers",
+        "backlog",
+        "calls",
+    )  # fmt: skip
 
-    def __init__(self, timers: Timers) -> None:
+    def __init__(self, timers: Timers, credits: Credits) -> None:
         self._timers = timers
+        self._credits = credits
+        self._reserved: dict[_Key, tuple[MemberId, str]] = {}
+        """The member and function of each call that waits for a link: it uses credit as if it were there."""
         self.calls: dict[_Key, None] = {}
         """All pending calls in the order in which they were added, with the backlog; written by the methods alone."""
         self._requirements: dict[_Key, _Requirement] = {}
@@ -90,11 +103,11 @@ class PendingCalls:
         self._timers.set((TimerKind.RETRY, *key), at)
 
     def wait_for_place(self, execution: Execution, name: str, requirement: Requirement, now: int) -> None:
-        """Wait in the backlog until a member takes another call of the function. Its waits for others are over."""
+        """Wait in the backlog until a member takes another call of the function, and for nothing else any more."""
         key = (execution.id, name)
-        self._forget_link_target(key)
         self._timers.cancel((TimerKind.OFFER_WAIT, *key))
         self._timers.cancel((TimerKind.LINK_WAIT, *key))
+        self._forget_link_target(key)
         execution.pending[name] = None
         self.calls[key] = None
         self.backlog.add(key, requirement, client=execution.link, deadline=execution.deadline, now=now)
@@ -115,6 +128,8 @@ class PendingCalls:
         self._forget_link_target(key)
         self._link_targets[key] = member
         self._by_member.setdefault(member, {})[key] = None
+        self._reserved[key] = member, execution.plan.calls[name].function
+        self._credits.sent(*self._reserved[key])
 
     def link_target(self, execution: Execution, name: str) -> MemberId | None:
         """Return the member that a call waits for a link to, or None."""
@@ -208,7 +223,14 @@ class PendingCalls:
             if not by_requirement:
                 del self._by_function[requirement[0]]
 
+    def release(self, key: _Key) -> None:
+        """Give back the credit of a call that waits for a link, as it is placed again."""
+        reserved = self._reserved.pop(key, None)
+        if reserved is not None:
+            self._credits.ended(*reserved)
+
     def _forget_link_target(self, key: _Key) -> MemberId | None:
+        self.release(key)
         member = self._link_targets.pop(key, None)
         if member is not None:
             calls = self._by_member[member]
@@ -358,19 +380,26 @@ class Scheduler:
         return not candidates or bool(self._outstanding.credits.allowed(candidates, function))
 
     def dispatch(
-        self, execution: Execution, calls: Sequence[tuple[Call, Sequence[Candidate]]], now: int, *, turn: bool = False
+        self,
+        execution: Execution,
+        calls: Sequence[tuple[Call, Sequence[Candidate]]],
+        now: int,
+        *,
+        turn: bool = False,
+        bounded: bool = True,
     ) -> list[RequestAction]:
         """Choose a member for each call. Calls for one member go in one dispatch, as far as a message holds them.
 
         A call for which no member has a place, or behind others that wait for one, goes into the backlog, unless it is
-        its `turn`.
+        its `turn`, or places are not `bounded`.
         """
         full: list[RequestAction] = []
         actions: list[RequestAction] = []
         batches: _Batches = {}
         backlog, credits = self._pending_calls.backlog, self._outstanding.credits
         for call, every in calls:
-            candidates = credits.allowed(every, call.function)
+            self._pending_calls.release((execution.id, call.name))
+            candidates = credits.allowed(every, call.function) if bounded else every
             if not candidates or (not turn and len(backlog) and backlog.has(self.requirement(execution, call))):
                 execution.move(call.name, CallState.PENDING, now, reason=_NO_PLACE)
                 self._pending_calls.wait_for_place(execution, call.name, self.requirement(execution, call), now)

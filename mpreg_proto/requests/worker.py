@@ -95,8 +95,9 @@ class Worker:
         self._dispatches: dict[tuple[LinkId, int], dict[str, Job]] = {}
         self._by_link: dict[LinkId, dict[int, None]] = {}
         """The numbers of the dispatches of each link."""
+        self._bounded = True
         self._paces: dict[str, Pace] = {}
-        """The pace at which the calls of each function end, if they were ever queued."""
+        """The pace of each function whose calls were queued."""
         self._last_run = 0
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -108,7 +109,12 @@ class Worker:
         """
         self._slots[function] = slots
         self._queue_limits[function] = queue or slots
-        return self._next(function, now) if function in self._queues else []
+        actions = self._next(function, now) if function in self._queues else []
+        return actions + self._return_credit(now) if self._waiters else actions
+
+    def take_all(self) -> None:
+        """Queue calls without a bound from now on: this node leaves, and its own requests have no other place."""
+        self._bounded = False
 
     def accept(
         self,
@@ -173,7 +179,7 @@ class Worker:
         actions: list[RequestOutput] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
             if function in self._queues:
-                self._paces.setdefault(function, Pace()).ended(now - job.started, now, busy=False)
+                self._paces.setdefault(function, Pace()).ran(now - job.started, now, busy=False)
             actions += self._next(function, now)
         if self._blocked:
             actions += self._start_blocked(now)
@@ -203,7 +209,7 @@ class Worker:
                 del self._promised[function]
         for number in list(self._by_link.get(link, ())):
             actions += self.cancel(link, number, now)
-        return actions
+        return actions + self._return_credit(now) if self._waiters else actions
 
     def stop_all(self) -> list[RequestOutput]:
         """End the grace: refuse the queued calls, which may run elsewhere, and stop the running ones."""
@@ -256,6 +262,8 @@ class Worker:
 
         Places that were promised to other links lately are not free.
         """
+        if not self._bounded:
+            return True
         slots = self._slots.get(function, 1)
         queue = self._queues.get(function)
         taken = self._busy.get(function, 0) + (len(queue) if queue else 0)
@@ -263,7 +271,8 @@ class Worker:
             until = promised.pop(link, 0)
             if not promised:
                 del self._promised[function]
-            if until > now:
+            if until > now:  # it has more to send, perhaps: it stays in line
+                self._waiters.setdefault(function, OrderedDict()).setdefault(link, None)
                 return True
             taken += sum(1 for until in promised.values() if until > now)
         return taken < slots + self._queue_limits.get(function, slots)

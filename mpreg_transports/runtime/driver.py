@@ -97,8 +97,11 @@ class Driver:
         self._context = copy_context()
         """The context in which effects are carried out, so that a new link never gets the context of an ended body."""
         self._running: dict[RunId, _FunctionRunState] = {}
-        self._ended_runs: list[tuple[RunId, Outcome]] = []
-        """The outcomes of bodies that event loop callbacks have recorded; `run` processes them."""
+        self._ended_runs: list[tuple[RunId, Outcome, int]] = []
+        """The outcomes of bodies that have ended, and when; `_process_outcomes` takes all of one turn of the loop."""
+        self._outcomes = anyio.Event()
+        """Set while an outcome waits. On asyncio also after coroutines were started: many end in their first step."""
+        self._coroutines_started = False
         self._due: int | None = None
         self._wakeup = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -119,13 +122,13 @@ class Driver:
         async with anyio.create_task_group() as self._tasks:
             self._runtime, self._context = Runtime(self._tasks.start_soon), copy_context()
             self._links.start()
+            self._tasks.start_soon(self._process_outcomes)
             try:
                 self.flush()
                 task_status.started()
                 while not self._has_ended():
                     self._due = self.node.next_timeout()
                     await self._sleep()
-                    self._process_ended_runs()
                     self.node.wake(now=self._clock())
                     self.flush()
             finally:
@@ -170,6 +173,9 @@ class Driver:
                     except Exception:  # of users' observers, loop factories, ...: it ends nothing but this effect
                         self._effect_failed(effect)
             self._links.write()
+        if self._coroutines_started:
+            self._coroutines_started = False
+            self._outcomes.set()  # behind the first steps of the coroutines in the same turn; trio has no such order
         if self.node.next_timeout() != self._due or (self.node.left and self._close_deadline is None):
             self._wakeup.set()
 
@@ -312,43 +318,54 @@ class Driver:
                 log.warning(text, run.function, took)
         else:
             running = self._running[run.run] = _FunctionRunState(function, self._clock)
-            done = self._coroutine_ended if function.mode is ExecutionMode.EVENT_LOOP else self._record_ended_run
-            body = function.start(run, runtime, partial(done, run.run), on_start=running.begin)
+            body = function.start(run, runtime, partial(self._record_ended_run, run.run), on_start=running.begin)
             if isinstance(body, (NotStarted, Lost)):
-                self._body_ended(run.run, body)
+                self._body_ended(run.run, body, self._clock())
             else:
                 running.body = body
-
-    def _coroutine_ended(self, run: RunId, outcome: Outcome) -> None:
-        """Process the outcome of a coroutine. Called in the body's task, which has a context of its own."""
-        if self._flushing:  # an event loop that starts tasks at once
-            self._body_ended(run, outcome)
-        else:
-            self._context.run(self._body_ended, run, outcome)
-        self.flush()
-        if self._stopped:
-            self._wakeup.set()
+                if function.mode is ExecutionMode.EVENT_LOOP and runtime.loop is not None:
+                    self._coroutines_started = True
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
-        """Record an outcome for `run`. Called in a callback of the event loop, also after the node has ended."""
-        if self._stopped:
+        """Record an outcome for `_process_outcomes`.
+
+        Called in the task of a coroutine, or in a callback of the event loop, also after the node has ended.
+        """
+        running = self._running.get(run)
+        if running is None or (self._stopped and not isinstance(running.body, CoroutineRun)):
             return  # nothing would process it, and whoever keeps this driver would keep the value
-        self._ended_runs.append((run, outcome))
-        self._wakeup.set()
+        self._ended_runs.append((run, outcome, self._clock()))
+        self._outcomes.set()
+        if self._stopped and not self._flushing:  # `_process_outcomes` has ended, or is about to
+            self._process_ended_runs()
+            self._wakeup.set()
+
+    async def _process_outcomes(self) -> None:
+        """Process the outcomes of each turn of the event loop together: one flush, and one write per link."""
+        while True:
+            await self._outcomes.wait()
+            self._outcomes = anyio.Event()
+            self._process_ended_runs()
 
     def _process_ended_runs(self) -> None:
         ended, self._ended_runs = self._ended_runs, []
-        for run, outcome in ended:
-            self._body_ended(run, outcome)
+        if ended:
+            self._context.run(self._report_ended_runs, ended)
+            self.flush()
 
-    def _body_ended(self, run: RunId, outcome: Outcome) -> None:
+    def _report_ended_runs(self, ended: list[tuple[RunId, Outcome, int]]) -> None:
+        for run, outcome, at in ended:
+            self._body_ended(run, outcome, at)
+
+    def _body_ended(self, run: RunId, outcome: Outcome, ended: int) -> None:
         running = self._running.pop(run, None)
         if running is None:
             return
         function = running.function
         if function.pool is not None and function.pool.closed_reason:
             self._withdraw(function.pool)
-        self._report_outcome(run, function.spec.name, outcome, began=running.began, ended=self._clock())
+        now = self._clock()
+        self._report_outcome(run, function.spec.name, outcome, began=running.began + now - ended, ended=now)
 
     def _report_outcome(self, run: RunId, function: str, outcome: Outcome, *, began: int, ended: int) -> None:
         self.node.finished(run, outcome, now=ended, began=began)
@@ -372,6 +389,7 @@ class Driver:
 
         No body is kept then: those in threads and executors go on, and their outcomes are dropped.
         """
+        self._process_ended_runs()
         for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
             pool.close()
         bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}

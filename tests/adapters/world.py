@@ -163,6 +163,8 @@ class World:
         """The functions that may be withdrawn."""
         self.threads: VirtualThreads
         self.tasks: TaskGroup
+        self.healed = False
+        """True once no fault may begin any more: the last one may be due when all is well again."""
         self.ending = False
         self.closing: set[str] = set()
         """The clients that are being closed, or are not connected."""
@@ -706,12 +708,12 @@ class World:
             calls.append({"name": spec["call"], "fun": function, "args": [spec, *inputs], "kwargs": {}, "locs": []})
         message: dict[str, Any] = {"role": "rpc", "refs": "explicit", "cmds": calls, "u": record.id}
         message.update({key: value for key, value in (("timeout", record.timeout), ("wait", record.wait)) if value})
-        if len(calls) == 1 and self._reply_overhead is not None and draw.random() < 0.5:
+        if not plan.slow and len(calls) == 1 and self._reply_overhead is not None and draw.random() < 0.5:
             spec, number = record.specs[0], checks.numbers(record)[record.specs[0]["call"]]
             known = self._reply_overhead + 2 * len(spec["call"]) + len(str(number)) + len(record.id)
             spec["size"] = max(spec["size"], pairs.edge(draw) - known)
         text = json.dumps(message, ensure_ascii=draw.random() < 0.5)
-        if draw.random() < 0.5:
+        if not plan.slow and draw.random() < 0.5:  # a slow link would carry some of them for a minute
             text += " " * (pairs.edge(draw) - len(text.encode()))
         self.sometimes("a JSON request at an edge of WebSocket frames", len(text.encode()) in pairs.EDGES)
         host, address = self.network.host(plan.name), SCHEME + plan.urls[0]
@@ -783,7 +785,7 @@ class World:
         draw = self.draw
         links = self.network.links()
         running = [name for name, node in self.nodes.items() if node.runs]
-        if self.ending:
+        if self.ending or self.healed:
             return
         if kind in ("half-open", "silent link", "reset"):
             if not links:
@@ -880,6 +882,7 @@ class World:
 
     async def _settle(self) -> None:
         """Let all be well again; then every call must succeed, and nothing of earlier calls may be left."""
+        self.healed = True
         self.act("all is well again")
         self.network.heal()
         for client in list(self.json_links):  # a JSON client notices no half-open link

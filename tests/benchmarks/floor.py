@@ -131,6 +131,10 @@ class CallbackFloor:
         """See `rows.ROWS`."""
         return await self.drive("graph", FAN, rows.GRAPHS_IN_FLIGHT, seconds)
 
+    echo_def = echo_async = echo
+    fan_def = fan_async = fan
+    """The floor has one kind of function: a call in the event loop."""
+
     async def move_16mib(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
         return await self.drive("graph", MOVE, 1, seconds)

@@ -1,10 +1,12 @@
-"""mpreg as a server process of the benchmarks: one node, its functions inline, ready when it prints its address.
+"""mpreg as a server process of the benchmarks: one node, ready when it prints its address.
 
 `python -m tests.benchmarks.mpreg_nodes NAME [--websocket] [--peer URL ...]`; it ends when its stdin ends.
 """
 
 import argparse
 import sys
+import time
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -13,12 +15,23 @@ from mpreg_transports import Server
 from mpreg_transports.server import backend_options
 
 
+def _plain(value: Any) -> Any:
+    return value
+
+
+async def _coroutine(value: Any) -> Any:
+    return value
+
+
 def node(name: str, *, peers: list[str], transport: str) -> Server:
-    """Return a node that offers `echo_NAME`, `make_NAME` and `measure_NAME` beside echo and echos."""
+    """Return a node that offers the functions of `rows.NODES`, and `cpu_NAME`, its CPU time in seconds."""
     server = Server(name=name, port=0, peers=peers, transport=transport)
     server.register(f"echo_{name}", lambda value: value, inline=True, idempotent=True)
+    server.register(f"echo_{name}_def", _plain, idempotent=True)
+    server.register(f"echo_{name}_async", _coroutine, idempotent=True)
     server.register(f"make_{name}", bytes, inline=True, idempotent=True)
     server.register(f"measure_{name}", len, inline=True, idempotent=True)
+    server.register(f"cpu_{name}", time.process_time, inline=True)
     return server
 
 

@@ -16,7 +16,10 @@ BIG: Final = 16 << 20
 """The size in bytes of the value that one node makes and another measures."""
 
 NODES: Final = ("a", "b", "c")
-"""The node names. Clients connect to a. Node x offers `echo`, `echos` and alone `echo_x`, `make_x` and `measure_x`."""
+"""The node names. Clients connect to a. Node x offers `echo`, `echos` and alone `echo_x`, `make_x` and `measure_x`.
+
+A subject with kinds of functions also offers `echo_x_def` and `echo_x_async` there; they do the same as `echo_x`.
+"""
 
 CHAIN: Final = ("echo_a", "echo_b", "echo_c", "echo_a")
 """The functions of the chain; each call's argument is the result of the one before, that of the first is SMALL."""
@@ -94,6 +97,10 @@ ROWS: Final = (
     Row("chain_16", "the same, 16 graphs in flight", Unit.REQUESTS, Cores.ALL, SMALL, 5, 5),
     Row("fan", "16 calls and a join, one at a time", Unit.MICROSECONDS, Cores.ONE, [SMALL] * len(FAN), None, None),
     Row("fan_16", "the same, 16 graphs in flight", Unit.REQUESTS, Cores.ALL, [SMALL] * len(FAN), 6, 6),
+    Row("echo_def", "echo by a plain def", Unit.MICROSECONDS, Cores.ONE, SMALL, None, None),
+    Row("echo_async", "echo by an async def", Unit.MICROSECONDS, Cores.ONE, SMALL, None, None),
+    Row("fan_def", "fan of plain def calls", Unit.MICROSECONDS, Cores.ONE, [SMALL] * len(FAN), None, None),
+    Row("fan_async", "fan of async def calls", Unit.MICROSECONDS, Cores.ONE, [SMALL] * len(FAN), None, None),
     Row("move_16mib", "16 MiB made on b, measured on c", Unit.MILLISECONDS, Cores.ALL, BIG, 1.0, None),
 )
 

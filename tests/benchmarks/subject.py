@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from mpreg_transports import Client, Graph
@@ -11,7 +12,11 @@ from tests.benchmarks.rows import Transport
 from tests.benchmarks.subjects import Tally, in_flight, one_at_a_time
 
 NODE = "tests.benchmarks.mpreg_nodes"
-_EVERY_FUNCTION = [f"{kind}_{name}" for kind in ("echo", "make", "measure") for name in rows.NODES]
+_EVERY_FUNCTION = [
+    one.format(name)
+    for one in ("echo_{}", "echo_{}_def", "echo_{}_async", "make_{}", "measure_{}", "cpu_{}")
+    for name in rows.NODES
+]
 
 
 class Mpreg:
@@ -23,7 +28,6 @@ class Mpreg:
         self._transport = transport
         self._children: list[Child] = []
         self._client: Client | None = None
-        self._echo = "echo_a"
 
     @property
     def processes(self) -> Sequence[int]:
@@ -66,7 +70,8 @@ class Mpreg:
         for child in self._children:
             await child.stop()
 
-    def _call(self, function: str, *args: Any) -> Callable[[], Awaitable[object]]:
+    def call(self, function: str, *args: Any) -> Callable[[], Awaitable[object]]:
+        """Return an operation that calls the function."""
         client = self.client
         return lambda: client.call(function, *args)
 
@@ -88,8 +93,8 @@ class Mpreg:
         return handle
 
     @staticmethod
-    def _fan(graph: Graph) -> object:
-        return graph.call("echos", *[graph.call(function, rows.SMALL) for function in rows.FAN])
+    def _fan(graph: Graph, kind: str = "") -> object:
+        return graph.call("echos", *[graph.call(function + kind, rows.SMALL) for function in rows.FAN])
 
     @staticmethod
     def _move(graph: Graph) -> object:
@@ -97,23 +102,23 @@ class Mpreg:
 
     async def echo(self, seconds: float) -> Tally:
         """`rows.ROWS` describes each measure. `echo_a`, because plain `echo` would be drawn among three equal nodes."""
-        return await one_at_a_time(self._call(self._echo, rows.SMALL), seconds)
+        return await one_at_a_time(self.call("echo_a", rows.SMALL), seconds)
 
     async def echo_64(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
-        return await in_flight(self._call(self._echo, rows.SMALL), rows.IN_FLIGHT, seconds)
+        return await in_flight(self.call("echo_a", rows.SMALL), rows.IN_FLIGHT, seconds)
 
     async def echo_1mib(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
-        return await one_at_a_time(self._call(self._echo, rows.MIB), seconds)
+        return await one_at_a_time(self.call("echo_a", rows.MIB), seconds)
 
     async def routed(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
-        return await one_at_a_time(self._call("echo_b", rows.SMALL), seconds)
+        return await one_at_a_time(self.call("echo_b", rows.SMALL), seconds)
 
     async def routed_64(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
-        return await in_flight(self._call("echo_b", rows.SMALL), rows.IN_FLIGHT, seconds)
+        return await in_flight(self.call("echo_b", rows.SMALL), rows.IN_FLIGHT, seconds)
 
     async def chain(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
@@ -130,6 +135,22 @@ class Mpreg:
     async def fan_16(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""
         return await in_flight(self._run(self._fan), rows.GRAPHS_IN_FLIGHT, seconds)
+
+    async def echo_def(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self.call("echo_a_def", rows.SMALL), seconds)
+
+    async def echo_async(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self.call("echo_a_async", rows.SMALL), seconds)
+
+    async def fan_def(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._run(partial(self._fan, kind="_def")), seconds)
+
+    async def fan_async(self, seconds: float) -> Tally:
+        """See `rows.ROWS`."""
+        return await one_at_a_time(self._run(partial(self._fan, kind="_async")), seconds)
 
     async def move_16mib(self, seconds: float) -> Tally:
         """See `rows.ROWS`."""

@@ -29,12 +29,12 @@ def cluster(seed: int = 1) -> Simulation:
 def offer(
     sim: Simulation, rate: float, seconds: float, *, client: str, at: float = 0.0, timeout: float | None = None
 ) -> list[SimCall]:
-    """Schedule calls at this rate from two clients of that name, one at each node; they are in the list once sent."""
+    """Schedule calls at this rate from four clients, two at each node; they are in the list once sent."""
     calls: list[SimCall] = []
 
     def send(number: int) -> None:
-        node = "ab"[number % 2]
-        calls.append(sim.call(node, "work", number, client=f"{client}@{node}", timeout=timeout))
+        node, which = "ab"[number % 2], number // 2 % 2
+        calls.append(sim.call(node, "work", number, client=f"{client}{which}@{node}", timeout=timeout))
 
     for number in range(int(rate * seconds)):
         sim.schedule(at + number / rate, send, number)
@@ -90,7 +90,7 @@ def test_client_with_few_calls_beside_one_with_many() -> None:
     sim.run(30)
     spans = latencies(few)
     assert len(spans) == len(few), "none of them is refused"
-    assert median(spans) <= 3 * UNLOADED
+    assert median(spans) <= 5 * UNLOADED, "its turn, the queue, and its runtime"
 
 
 def test_small_requests_beside_one_of_ten_thousand_calls() -> None:

@@ -13,8 +13,7 @@ from mpreg_proto.ids import LinkId, MemberId, show
 from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
-from mpreg_proto.requests.backlog import POLL, Backlog
-from mpreg_proto.requests.backlog import CallKey as WaitingKey
+from mpreg_proto.requests.backlog import POLL
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.timers import Key, TimerKind
@@ -78,7 +77,8 @@ class ResourceBounds(Watcher):
         """Check that no function has more calls here than run at once and may be queued."""
         worker, offered = host.node.worker, host.node.cluster.catalogue.offered
         for function, queue in worker._queues.items():
-            if (spec := offered.get(function)) is not None:
+            spec = offered.get(function)
+            if spec is not None and not spec.inline and not host.node.draining:
                 mark = (host.name, host.life, function)
                 places = spec.concurrency + (spec.queue or spec.concurrency)
                 most = self._places[mark] = max(places, self._places.get(mark, 0))
@@ -185,23 +185,22 @@ class ResourceBounds(Watcher):
         for one in backlog._calls.values():
             clients = counts.setdefault(one.requirement[0], {})
             clients[one.client] = clients.get(one.client, 0) + 1
-        if counts != backlog._waiting:
-            self._wrong(host, f"a backlog of {counts} in a table of {backlog._waiting}")
-        if {key for keys in backlog._by_function.values() for key in keys} != backlog._calls.keys():
+        if counts != (found := {function: queue.clients for function, queue in backlog._queues.items()}):
+            self._wrong(host, f"a backlog of {counts} in a table of {found}")
+        if {key for queue in backlog._queues.values() for key in queue.calls} != backlog._calls.keys():
             self._wrong(host, "a backlog by function that differs from that by call")
-        rows = 0
-        for requirements in backlog._heaps.values():
-            for requirement, heaps in requirements.items():
-                for client, heap in heaps.items():
-                    numbers = [number for _, number, key in heap if _in_backlog(backlog, key, number)]
-                    if not numbers or heap[0][1] not in numbers:
-                        self._wrong(host, f"a backlog of client {client} for {requirement} without a call at its top")
-                    rows += len(numbers)
-        if rows != len(backlog):
-            self._wrong(host, f"{len(backlog)} calls in the backlog, and {rows} in its heaps")
-        for client in backlog._used:
-            if client != 0 and client not in sessions:
-                self._wrong(host, f"a time used by client {client}, whose link is gone")
+        for function, queue in backlog._queues.items():
+            if gone := [client for client in queue.clients if client != 0 and client not in sessions]:
+                self._wrong(host, f"calls of clients {gone}, whose links are gone, waiting for {function}")
+            for requirement, flows in queue.flows.items():
+                for client, flow in flows.items():
+                    deadline, number, _ = flow.heap[0]
+                    rows = sum(backlog._is_true(row) for row in flow.heap)
+                    turn = (queue.used[client], deadline, number, client)
+                    if rows != flow.count or not backlog._is_true(flow.heap[0]) or turn not in queue.turns[requirement]:
+                        self._wrong(host, f"{flow.count} calls of client {client} for {requirement}, and {rows} rows")
+            if sum(flow.count for flows in queue.flows.values() for flow in flows.values()) != len(queue.calls):
+                self._wrong(host, f"{len(queue.calls)} calls waiting for {function}, and others by requirement")
 
     def _credits(self, host: NodeHost) -> None:
         """Check that credit is that of the outstanding calls and of members, and that links are promised places."""
@@ -212,6 +211,8 @@ class ResourceBounds(Watcher):
             for attempt in attempts.values():
                 at = (attempt.candidate.member, attempt.function)
                 out[at] = out.get(at, 0) + 1
+        for at in node.coordinator.pending_calls._reserved.values():
+            out[at] = out.get(at, 0) + 1
         if out != credits._out:
             self._wrong(host, f"{credits._out} as its calls at members, which are {out}")
         for member, function in credits._windows:
@@ -269,12 +270,6 @@ def _lost_calls(coordinator: Coordinator, execution: Execution) -> list[str]:
             case CallState.DISPATCHED | CallState.POSSIBLY_STARTED if name not in placed:
                 lost.append(name)
     return lost
-
-
-def _in_backlog(backlog: Backlog, key: WaitingKey, number: int) -> bool:
-    """Return whether a row of a heap is that of a call which waits."""
-    one = backlog._calls.get(key)
-    return one is not None and one.number == number
 
 
 def _same(one: tuple[object, object], other: tuple[object, object] | None) -> bool:

@@ -90,8 +90,9 @@ class PendingCallProgress(Watcher):
         coordinator = host.node.coordinator
         before = {} if host.sim.now < host.stalled_until + SECOND else self._untried.get(host.name, {})
         untried = self._untried[host.name] = {}
-        for function, requirements in coordinator.pending_calls.backlog._heaps.items():
-            for resources, version, key in ((one[1], one[2], one[3]) for one in requirements):
+        backlog = coordinator.pending_calls.backlog
+        for function in backlog.functions:
+            for _, resources, version, key in backlog.requirements(function):
                 if key is None:
                     for one in host.node.cluster.index.offers(function, resources, version):
                         linked = coordinator.outstanding.connected(one.member)

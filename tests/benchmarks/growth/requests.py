@@ -15,6 +15,7 @@ from mpreg_proto.effects import Framing
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.node import Node
+from mpreg_proto.requests.backlog import Credits
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.relay import Relay
 from mpreg_proto.requests.request_state import Execution
@@ -140,7 +141,7 @@ def retrying(lost: int) -> float:
     planned = plan(request, DEFAULT)
     assert isinstance(planned, Plan)
     execution = Execution(RequestId(1), request, planned, link=LinkId(1), arrived=0, deadline=SECOND)
-    pending = PendingCalls(Timers())
+    pending = PendingCalls(Timers(), Credits())
     for call in calls:
         pending.retry_at(execution, call.name, 10)
 

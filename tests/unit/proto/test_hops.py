@@ -2,8 +2,8 @@
 
 from tests.hops import ways
 
-BYTES_IN = (56, 18, 38)
-OUTCOME = (34, 14, 23)
+BYTES_IN = (57, 18, 38)
+OUTCOME = (39, 15, 28)
 """Counts of functions, files and changes of file: upper bounds; fewer is better. One of each is the guard."""
 
 

@@ -192,7 +192,7 @@ def test_11_run_that_starts_after_its_deadline(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_12_more_runs_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = lambda self, function, slots, now: self._slots.update({function: 9}) or []  # noqa: E731
+    many = lambda self, function, slots, now, queue: self._slots.update({function: 9}) or []  # noqa: E731
     monkeypatch.setattr(Worker, "concurrency", many)
     sim = cluster()
     for _ in range(2):

@@ -11,6 +11,7 @@ from mpreg_proto.cluster.catalogue import Catalogue
 from mpreg_proto.cluster.index import Index
 from mpreg_proto.cluster.members import Members
 from mpreg_proto.notices import Standing
+from mpreg_proto.requests.backlog import Credits
 from mpreg_proto.router import Machines
 from tests.helpers.simulated import cluster, violated
 
@@ -105,6 +106,7 @@ def test_5_placement_that_does_not_rank_suspects_last(monkeypatch: pytest.Monkey
     from mpreg_proto.requests import scheduler
 
     monkeypatch.setattr(scheduler, "rank", lambda candidates, loads, *, resources, now: candidates)
+    monkeypatch.setattr(Credits, "allowed", lambda self, candidates, function: candidates)
     sim = cluster()
     sim.partition({"left"}, {"right"})
     sim.link("front", "right").set(delay=1.0)  # so that it cannot refute the suspicion of `left` at once

@@ -35,14 +35,13 @@ def waiting(*clients: LinkId, deadline: int = SECOND, now: int = 0) -> Backlog:
     return backlog
 
 
-def served(backlog: Backlog, span: int = 10) -> list[int]:
-    """Take all calls in turn, each of which uses so much time; return their numbers."""
-    numbers = []
-    while (one := backlog.next("f", lambda requirement: True)) is not None:
+def served(backlog: Backlog, most: int = 1_000) -> list[int]:
+    """Take calls in turn; return their numbers."""
+    numbers: list[int] = []
+    while len(numbers) < most and (one := backlog.next("f", lambda requirement: True)) is not None:
         numbers.append(int(one[0]))
-        client = backlog._calls[one].client
+        backlog.take_turn(one)
         backlog.discard(one)
-        backlog.charge(client, span)
     return numbers
 
 
@@ -93,8 +92,19 @@ def test_window_ends_at_the_capacity() -> None:
     assert credits._windows == {}, "a grant without a refusal"
 
 
-def test_member_without_own_calls_is_tried_again() -> None:
+def test_window_of_a_member_without_a_capacity_grows_by_one() -> None:
     credits = Credits()
+    credits.sent(A, "f")
+    credits.refused(A, "f")
+    credits.returned(A, "f", 0)
+    assert credits.allows(Offer(A, capacity=0), "f")
+    credits.sent(A, "f")
+    assert not credits.allows(Offer(A, capacity=0), "f")
+
+
+def test_member_that_refuses_is_tried_again() -> None:
+    credits = Credits()
+    credits.sent(A, "f")
     credits.refused(A, "f")
     credits.refused(B, "g")
     assert not credits.allows(Offer(A), "f")
@@ -123,19 +133,34 @@ def test_clients_take_turns() -> None:
 
 def test_client_that_has_used_less_time_is_next() -> None:
     backlog = waiting(ONE, ONE, TWO, TWO, TWO)
-    backlog.charge(ONE, 25)
+    backlog.charge("f", ONE, 3 * MILLISECOND)
     assert served(backlog) == [3, 4, 5, 1, 2]
 
 
 def test_newcomer_has_no_advantage_from_its_absence() -> None:
-    backlog = waiting(ONE, ONE, ONE, ONE)
-    for number in (1, 2):
-        backlog.discard(key(number))
-        backlog.charge(ONE, 1_000)
-        assert backlog.next("f", lambda requirement: True) is not None
-    for number in (5, 6, 7):
+    backlog = waiting(*[ONE] * 40)
+    assert served(backlog, 30) == list(range(1, 31))
+    for number in range(50, 60):
         backlog.add(key(number), F, client=TWO, deadline=SECOND, now=0)
-    assert served(backlog, 1_000) == [3, 5, 4, 6, 7]
+    turns = served(backlog, 10)
+    assert sum(number >= 50 for number in turns) in (4, 5, 6), turns
+
+
+def test_stream_of_new_clients_leaves_turns_to_those_that_stay() -> None:
+    backlog = waiting(*[ONE] * 10)
+    for number in range(100, 200):
+        backlog.add(key(number), F, client=LinkId(number), deadline=SECOND, now=0)
+        backlog.add(key(number + 100), F, client=LinkId(number + 100), deadline=SECOND, now=0)
+        served(backlog, 1)
+    assert key(3) not in backlog
+
+
+def test_time_used_of_one_function_counts_for_no_other() -> None:
+    backlog = waiting(ONE, TWO)
+    other: Requirement = ("g", (), None, None)
+    backlog.add(key(7), other, client=ONE, deadline=SECOND, now=0)
+    backlog.charge("g", ONE, SECOND)
+    assert served(backlog) == [1, 2]
 
 
 def test_earliest_deadline_of_one_client_is_first() -> None:
@@ -160,10 +185,19 @@ def test_no_state_of_calls_that_have_left() -> None:
     emptied = [backlog.discard(key(number)) for number in range(1, 102)]
     assert emptied == [None] * 100 + ["f"]
     assert not backlog.has(GPU) and key(1) not in backlog and backlog.discard(key(1)) is None
-    assert (backlog._calls, backlog._heaps, backlog._by_function, backlog._waiting) == ({}, {}, {}, {})
-    for number in range(7):
-        backlog.forget(LinkId(number))
-    assert backlog._used == {}
+    assert (backlog._calls, backlog._queues) == ({}, {})
+
+
+def test_rows_of_calls_that_have_left_stay_few() -> None:
+    backlog = waiting(ONE, deadline=1)
+    for number in range(2, 2_000):
+        backlog.add(key(number), F, client=ONE, deadline=SECOND, now=0)
+        backlog.discard(key(number))
+        backlog.add(key(number), F, client=LinkId(number), deadline=SECOND, now=0)
+        backlog.discard(key(number))
+    queue = backlog._queues["f"]
+    assert len(queue.flows[F][ONE].heap) < 100 and len(queue.turns[F]) < 100 and len(queue.used) < 100
+    assert served(backlog) == [1]
 
 
 # -- pace and admission -----------------------------------------------------------------------------------------------
@@ -172,18 +206,18 @@ def test_no_state_of_calls_that_have_left() -> None:
 def test_median_runtime_after_five_calls() -> None:
     pace = Pace()
     for ran in (9, 1, 5, 7):
-        pace.ended(ran, 0, busy=True)
+        pace.ran(ran, 0, busy=True)
     assert pace.median == 0
-    pace.ended(3, 0, busy=True)
+    pace.ran(3, 0, busy=True)
     assert pace.median == 5
 
 
 def test_gap_counts_only_busy_times() -> None:
     pace = Pace()
     for now in range(0, 60, 10):
-        pace.ended(1, now, busy=True)
+        pace.ran(1, now, busy=True)
     assert pace.gap == 10
-    pace.ended(1, 10_000, busy=False)
+    pace.ran(1, 10_000, busy=False)
     assert pace.gap == 0
 
 
@@ -191,7 +225,7 @@ def paced(*clients: LinkId, gap: int = 10 * MILLISECOND) -> Backlog:
     """Return a backlog whose function ends a call each `gap`, which is also how long each runs."""
     backlog = waiting(*clients)
     for number in range(1, 17):
-        backlog.ended("f", THREE, gap, number * gap)
+        backlog.ran("f", THREE, gap, number * gap)
     return backlog
 
 
@@ -204,7 +238,7 @@ def test_expected_wait_of_fair_turns() -> None:
 
 
 def test_admission_ends_after_an_interval_over_the_target() -> None:
-    backlog = paced(*[ONE] * 20)
+    backlog = paced(*[ONE] * 19, THREE)
     assert backlog.refuses("f", ONE, 60 * SECOND, TARGET) is None
     assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL - 1) is None
     assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) == 200 * MILLISECOND
@@ -212,10 +246,16 @@ def test_admission_ends_after_an_interval_over_the_target() -> None:
 
 
 def test_client_whose_turn_comes_soon_is_admitted_when_an_overload_begins() -> None:
-    backlog = paced(*[ONE] * 20)
-    assert backlog.refuses("f", TWO, 60 * SECOND, TARGET + INTERVAL) is None
+    backlog = paced(*[ONE] * 20, TWO)
+    assert backlog.refuses("f", THREE, 60 * SECOND, TARGET + INTERVAL) is None
     assert backlog._overloads == {}
-    assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) == 200 * MILLISECOND
+    assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) == 210 * MILLISECOND
+
+
+def test_only_client_is_admitted_as_long_as_its_timeouts_allow() -> None:
+    backlog = paced(*[ONE] * 1_000)
+    assert backlog.refuses("f", ONE, 60 * SECOND, 30 * SECOND) is None
+    assert backlog.refuses("f", ONE, 10 * SECOND, 30 * SECOND) == 10 * SECOND
 
 
 def test_admission_goes_on_after_a_short_wait() -> None:
@@ -224,19 +264,19 @@ def test_admission_goes_on_after_a_short_wait() -> None:
     for number in range(1, 20):
         backlog.discard(key(number))
     backlog.discard(key(20))
-    backlog.left("f", 3 * TARGET)
+    backlog.turn_taken("f", 3 * TARGET)
     backlog.add(key(21), F, client=ONE, deadline=SECOND, now=3 * TARGET)
     assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) is None
 
 
 def test_half_the_target_is_too_long_for_a_while_after_an_overload() -> None:
-    backlog = paced(*[ONE] * 20)
+    backlog = paced(*[ONE] * 19, THREE)
     now = TARGET + INTERVAL
     assert backlog.refuses("f", ONE, 60 * SECOND, now) is not None
     for number in range(1, 21):
         backlog.discard(key(number))
     for number in range(30, 42):
-        backlog.add(key(number), F, client=ONE, deadline=SECOND, now=now)
+        backlog.add(key(number), F, client=ONE if number > 30 else THREE, deadline=SECOND, now=now)
     assert backlog.refuses("f", ONE, 60 * SECOND, now + TARGET // 2) is None
     assert backlog.refuses("f", ONE, 60 * SECOND, now + TARGET // 2 + 1) is not None
     later = now + 11 * INTERVAL
@@ -248,12 +288,12 @@ def test_half_the_target_is_too_long_for_a_while_after_an_overload() -> None:
 
 def test_request_that_would_wait_beyond_its_timeout_is_refused() -> None:
     backlog = paced(*[ONE] * 20)
-    assert backlog.refuses("f", ONE, 219 * MILLISECOND, MILLISECOND) == 200 * MILLISECOND
-    assert backlog.refuses("f", ONE, 220 * MILLISECOND, MILLISECOND) is None
+    assert backlog.refuses("f", ONE, 209 * MILLISECOND, MILLISECOND) == 200 * MILLISECOND
+    assert backlog.refuses("f", ONE, 210 * MILLISECOND, MILLISECOND) is None
 
 
 def test_long_functions_have_a_long_target() -> None:
-    backlog = paced(*[ONE] * 3, gap=2 * SECOND)
+    backlog = paced(ONE, ONE, THREE, gap=2 * SECOND)
     assert backlog.refuses("f", ONE, 60 * SECOND, 5 * SECOND) is None, "two turns are no overload"
     assert backlog.refuses("f", ONE, 60 * SECOND, 21 * SECOND) is None
     assert backlog.refuses("f", ONE, 60 * SECOND, 22 * SECOND) == 6 * SECOND

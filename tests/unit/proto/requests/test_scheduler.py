@@ -5,7 +5,7 @@ import pytest
 
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
-from mpreg_proto.requests.backlog import POLL
+from mpreg_proto.requests.backlog import POLL, Credits
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.requests.scheduler import PendingCalls
@@ -30,7 +30,7 @@ def execution(number: int) -> Execution:
 
 def test_wait_not_extended_when_pending_again() -> None:
     timers = Timers()
-    pending, one = PendingCalls(timers), execution(1)
+    pending, one = PendingCalls(timers, Credits()), execution(1)
     pending.wait_for_offer(one, "x", 10)
     assert pending.pop_all() == {1: ["x"]} and not pending.calls
     pending.wait_for_offer(one, "x", 20)
@@ -39,7 +39,7 @@ def test_wait_not_extended_when_pending_again() -> None:
 
 def test_link_wait_restarts_for_another_member() -> None:
     timers = Timers()
-    pending, one = PendingCalls(timers), execution(1)
+    pending, one = PendingCalls(timers, Credits()), execution(1)
     pending.wait_for_link(one, "x", ANN, 10)
     pending.wait_for_link(one, "x", ANN, 20)
     assert (timers.next(), pending.link_target(one, "x"), pending.link_target(one, "y")) == (10, ANN, None)
@@ -51,7 +51,7 @@ def test_link_wait_restarts_for_another_member() -> None:
 
 def test_pop_of_the_calls_that_a_change_concerns() -> None:
     timers = Timers()
-    pending = PendingCalls(timers)
+    pending = PendingCalls(timers, Credits())
     request = Request(1, (Call("x", "f", b""), Call("y", "f", b"", (), ("red",)), Call("z", "g", b"")))
     planned = plan(request, Limits())
     assert isinstance(planned, Plan)
@@ -75,7 +75,7 @@ def test_pop_of_the_calls_that_a_change_concerns() -> None:
 
 def test_retry_pause_ends_by_time_only() -> None:
     timers = Timers()
-    pending, one = PendingCalls(timers), execution(1)
+    pending, one = PendingCalls(timers, Credits()), execution(1)
     pending.retry_at(one, "x", 10)
     pending.retry_at(one, "y", 20)
     assert pending.pop_all() == {} and list(pending.functions) == [] and timers.next() == 10
@@ -90,7 +90,7 @@ def test_retry_pause_ends_by_time_only() -> None:
 
 def test_discarded_call_has_no_timer() -> None:
     timers = Timers()
-    pending, one, two = PendingCalls(timers), execution(1), execution(2)
+    pending, one, two = PendingCalls(timers, Credits()), execution(1), execution(2)
     pending.wait_for_offer(one, "x", 10)
     pending.wait_for_link(one, "x", ANN, 11)
     pending.wait_for_offer(two, "y", 12)
@@ -103,7 +103,7 @@ def test_discarded_call_has_no_timer() -> None:
 
 def test_backlog_ends_the_waits_for_an_offer_and_a_link() -> None:
     timers = Timers()
-    pending, one = PendingCalls(timers), execution(1)
+    pending, one = PendingCalls(timers, Credits()), execution(1)
     pending.wait_for_offer(one, "x", 10)
     pending.wait_for_link(one, "x", ANN, 11)
     pending.pop_all()
@@ -207,7 +207,7 @@ def where(harness: NodeHarness, members: list[MemberStub]) -> dict[str, str]:
 
 
 def test_one_of_many_due_retries_takes_them_all() -> None:
-    pending, one = PendingCalls(Timers()), execution(1)
+    pending, one = PendingCalls(Timers(), Credits()), execution(1)
     pending.retry_at(one, "x", 10)
     pending.retry_at(one, "y", 10)
     assert pending.retries_due(one, "x", 10) == ["x", "y"]

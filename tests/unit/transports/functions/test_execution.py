@@ -326,6 +326,97 @@ async def test_cancel_is_raised_once_so_that_cleanup_can_wait() -> None:
 
 
 @pytest.mark.anyio
+async def test_anyio_within_a_coroutine() -> None:
+    async def body() -> list[object]:
+        found: list[object] = []
+        try:
+            with anyio.fail_after(0):
+                await anyio.sleep_forever()
+        except TimeoutError:
+            found.append("timeout")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                scope.cancel()
+        found.append(scope.cancelled_caught)
+        found.append(await anyio.to_thread.run_sync(threading.get_ident) != threading.get_ident())
+        return found
+
+    assert await outcome(function(body)) == Returned(["timeout", True, True])
+
+
+@pytest.mark.anyio
+async def test_anyio_scopes_in_the_first_step_of_a_coroutine() -> None:
+    async def body() -> str:
+        with anyio.move_on_after(0) as scope:
+            await anyio.sleep_forever()
+        return "left" if scope.cancelled_caught else "not left"
+
+    assert await outcome(function(body)) == Returned("left")
+
+
+async def asyncio_timeout() -> str:
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return "timeout"
+    return "none"
+
+
+async def asyncio_task_group() -> str:
+    async def fails() -> None:
+        raise KeyError("child")
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            sibling = tasks.create_task(asyncio.Event().wait())
+            tasks.create_task(fails())
+    except ExceptionGroup as group:
+        return f"{group.exceptions[0]!r} {sibling.cancelled()}"
+    return "none"
+
+
+@pytest.mark.parametrize(
+    ("body", "result"), [(asyncio_timeout, "timeout"), (asyncio_task_group, "KeyError('child') True")]
+)
+def test_asyncio_within_a_coroutine(body: Callable[[], Any], result: str) -> None:
+    async def main() -> None:
+        assert await outcome(function(body)) == Returned(result)
+
+    anyio.run(main, backend="asyncio")
+
+
+def test_cancel_of_a_coroutine_in_an_asyncio_task_group() -> None:
+    steps: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("child")
+
+    async def body() -> None:
+        try:
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
+                tasks.create_task(child())
+        finally:
+            await asyncio.sleep(0)
+            steps.append("body")
+
+    async def main() -> None:
+        started = Started(function(body))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        started.body.cancel()
+        assert await started.outcome() == Stopped()
+
+    anyio.run(main, backend="asyncio")
+    assert steps == ["child", "body"]
+
+
+@pytest.mark.anyio
 async def test_swallowed_cancellation_keeps_the_slot() -> None:
     caught: list[BaseException] = []
     release = anyio.Event()

@@ -367,6 +367,68 @@ async def test_end_does_not_wait_for_links_that_come_now() -> None:
             tasks.cancel_scope.cancel()
 
 
+async def test_outcomes_of_one_turn_are_one_write() -> None:
+    go = anyio.Event()
+
+    async def at_once() -> int:
+        return 1
+
+    async def later() -> int:
+        await go.wait()
+        return 1
+
+    names = [f"{kind} {number}" for kind in ("at once", "later") for number in range(3)]
+    bodies = [function(at_once if name.startswith("at") else later, name=name) for name in names]
+    driver, link = driven(*bodies), Deaf(request(*names), takes=True)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, link)
+            while not link.sent:
+                await anyio.lowlevel.checkpoint()
+            go.set()
+            while len(link.sent) < 2:
+                await anyio.lowlevel.checkpoint()
+            leave(driver)
+            await driver.ended.wait()
+    first, last = link.sent[:2]
+    assert [first.count(b'"u":"at once'), first.count(b'"u":"later')] == [3, 0]
+    assert [last.count(b'"u":"at once'), last.count(b'"u":"later')] == [0, 3]
+
+
+async def test_coroutine_that_ends_with_the_node_is_not_abandoned(caplog: pytest.LogCaptureFixture) -> None:
+    body = BlockingCoroutine()
+    driver = driven(function(body.body, name="held"))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, Deaf(request("held"), takes=True))
+            await body.until(started=1)
+            body.release()
+            await body.until(ended=1)
+            tasks.cancel_scope.cancel()
+    assert driver._running == {}
+    assert driver._ended_runs == []
+    assert caplog.messages == []
+
+
+async def test_coroutine_that_starts_at_the_end_of_the_node_keeps_no_value() -> None:
+    """The end of a cancelled body starts a queued one, which nothing waits for."""
+    body = BlockingCoroutine()
+    driver = driven(function(body.body, name="held", concurrency=1))
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(driver.run)
+            tasks.start_soon(driver.pump, Deaf(request("held", "held"), takes=True))
+            await body.until(started=1)
+            tasks.cancel_scope.cancel()
+        body.release()
+        with anyio.move_on_after(0.05):
+            await body.until(started=2, ended=2)
+        await anyio.lowlevel.checkpoint()
+    assert driver._ended_runs == []
+
+
 async def test_outcome_of_a_thread_after_the_end_is_not_kept() -> None:
     """Whoever keeps the driver of an ended node does not keep results that came later."""
     body = BlockingThread()
