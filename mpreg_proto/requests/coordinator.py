@@ -302,7 +302,7 @@ class Coordinator:
         if fault is None and attempts:
             names = [attempt.call for attempt in attempts]
             actions += self._place_all({attempts[0].execution.id: names}, now)
-        return actions
+        return actions + self._drain_all(now) if len(self.pending_calls.backlog) else actions
 
     def call_finished(self, number: int, row: Done | Failed, now: int) -> list[RequestOutput]:
         """Handle the outcome of one call at the own worker."""
@@ -452,6 +452,8 @@ class Coordinator:
                 self._call_refused(attempt, row.fault)
                 execution.move(name, CallState.READY, now, attempt.candidate.shown, row.fault.message)
                 return [name], []
+            if faults.has_no_place(row.fault):  # it would have waited
+                return [], self.in_flight.deadline_exceeded(execution, now)
         elif row.fault.code == faults.LOST and self._retry_after_loss(attempt, now):
             return [], []
         fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)

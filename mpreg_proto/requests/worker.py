@@ -199,10 +199,14 @@ class Worker:
         Their `CallFinished`s have no receiver.
         """
         actions: list[RequestOutput] = []
-        for waiting in self._waiters.values():
+        for function, waiting in list(self._waiters.items()):
             waiting.pop(link, None)
-        for promised in self._promised.values():
+            if not waiting:
+                del self._waiters[function]
+        for function, promised in list(self._promised.items()):
             promised.pop(link, None)
+            if not promised:
+                del self._promised[function]
         for number in list(self._by_link.get(link, ())):
             actions += self.cancel(link, number, now)
         return actions + self._return_credit(now) if self._waiters else actions
@@ -218,6 +222,7 @@ class Worker:
     def withdrawn(self, function: str, now: int) -> list[RequestOutput]:
         """Refuse the queued calls of a function that is no longer offered, unless they may run all the same."""
         self._slots.pop(function, None)
+        self._queue_limits.pop(function, None)
         self._paces.pop(function, None)
         self._waiters.pop(function, None)
         self._promised.pop(function, None)
@@ -263,7 +268,10 @@ class Worker:
         queue = self._queues.get(function)
         taken = self._busy.get(function, 0) + (len(queue) if queue else 0)
         if self._promised and (promised := self._promised.get(function)):
-            if promised.pop(link, 0) > now:  # it has more to send, perhaps: it stays in line
+            until = promised.pop(link, 0)
+            if not promised:
+                del self._promised[function]
+            if until > now:  # it has more to send, perhaps: it stays in line
                 self._waiters.setdefault(function, OrderedDict()).setdefault(link, None)
                 return True
             taken += sum(1 for until in promised.values() if until > now)

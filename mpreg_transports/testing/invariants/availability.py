@@ -108,6 +108,8 @@ class Availability(Watcher):
         codes = dict.fromkeys(fault.code for fault in faults)
         words = f"{name_of_call(self._sim, call)} ended at {self._sim.time:.6f} s with "
         words += "; ".join(f"{fault.code} {fault.message}" for fault in faults[:3])
+        if any(fault.details.get("full") for fault in faults):
+            raise Violation(14, f"{words}, though it was admitted, and may wait")
         never = [code for code in codes if code in NEVER]
         if never and not asked.half_open and self._serves_all_itself(asked, call.request.calls):
             raise Violation(14, f"{words}, though its node offers all of it")

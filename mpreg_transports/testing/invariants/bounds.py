@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from mpreg_proto.effects import Run
-from mpreg_proto.ids import LinkId, show
+from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Standing
+from mpreg_proto.requests.backlog import POLL
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.timers import Key, TimerKind
@@ -45,6 +47,8 @@ class ResourceBounds(Watcher):
     def begin(self, sim: World) -> None:
         self._slots: dict[tuple[str, int, str], int] = {}
         """The most slots that a function ever had, by host, life and function."""
+        self._places: dict[tuple[str, int, str], int] = {}
+        """The most calls of a function that ever had a place, likewise."""
         self._high: dict[str, tuple[int, int]] = {}
         """For each host: how often its heap was too large, and the number of its last timer at that time."""
         self._received: dict[tuple[str, int, int], dict[tuple[bytes, int, int, tuple[bytes, ...]], int]] = {}
@@ -55,6 +59,8 @@ class ResourceBounds(Watcher):
     def node_event_handled(self, host: NodeHost) -> None:
         node, limits = host.node, host.spec.limits
         worker, requests, sessions = node.worker, node.coordinator.requests, node.links.sessions
+        if worker._queues:
+            self._queues(host)
         if len(worker._runs) != len(host.running):
             self._wrong(host, f"{len(worker._runs)} runs in its books, and {len(host.running)} bodies run")
         if len(requests) > limits.requests:
@@ -66,6 +72,18 @@ class ResourceBounds(Watcher):
         timers = node._timers
         if len(timers) > 256 or len(timers._heap) > 256:
             self._timers(host)
+
+    def _queues(self, host: NodeHost) -> None:
+        """Check that no function has more calls here than run at once and may be queued."""
+        worker, offered = host.node.worker, host.node.cluster.catalogue.offered
+        for function, queue in worker._queues.items():
+            spec = offered.get(function)
+            if spec is not None and not spec.inline and not host.node.draining:
+                mark = (host.name, host.life, function)
+                places = spec.concurrency + (spec.queue or spec.concurrency)
+                most = self._places[mark] = max(places, self._places.get(mark, 0))
+                if worker._busy.get(function, 0) + len(queue) > most:
+                    self._wrong(host, f"{len(queue)} calls of {function} queued, with the running ones at most {most}")
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         """Check that no claim circulates: gossip is forwarded only on first receipt.
@@ -95,6 +113,8 @@ class ResourceBounds(Watcher):
                 self._timers(host)
                 self._buffers(host)
                 self._calls(host)
+                self._backlog(host)
+                self._credits(host)
                 now = sim.tables.members(host), sim.tables.catalogues(host)
                 if not _same(now, self._verified.get(host.name)):
                     self._members(host)
@@ -153,6 +173,61 @@ class ResourceBounds(Watcher):
                 self._wrong(
                     host, f"calls of dispatch {number} of link {link}, which is gone, not called off: {list(jobs)}"
                 )
+
+    def _backlog(self, host: NodeHost) -> None:
+        """Check that the tables of the backlog agree with each other, with the pending calls, and with the links."""
+        pending, sessions = host.node.coordinator.pending_calls, host.node.links.sessions
+        backlog = pending.backlog
+        elsewhere = len(pending._requirements) + len(pending._retry_times)
+        if len(backlog) + elsewhere != len(pending.calls) or not backlog._calls.keys() <= pending.calls.keys():
+            self._wrong(host, f"{len(pending.calls)} pending calls, {len(backlog)} in the backlog, {elsewhere} not")
+        counts: dict[str, dict[LinkId, int]] = {}
+        for one in backlog._calls.values():
+            clients = counts.setdefault(one.requirement[0], {})
+            clients[one.client] = clients.get(one.client, 0) + 1
+        if counts != (found := {function: queue.clients for function, queue in backlog._queues.items()}):
+            self._wrong(host, f"a backlog of {counts} in a table of {found}")
+        if {key for queue in backlog._queues.values() for key in queue.calls} != backlog._calls.keys():
+            self._wrong(host, "a backlog by function that differs from that by call")
+        for function, queue in backlog._queues.items():
+            if gone := [client for client in queue.clients if client != 0 and client not in sessions]:
+                self._wrong(host, f"calls of clients {gone}, whose links are gone, waiting for {function}")
+            for requirement, flows in queue.flows.items():
+                for client, flow in flows.items():
+                    deadline, number, _ = flow.heap[0]
+                    rows = sum(backlog._is_true(row) for row in flow.heap)
+                    turn = (queue.used[client], deadline, number, client)
+                    if rows != flow.count or not backlog._is_true(flow.heap[0]) or turn not in queue.turns[requirement]:
+                        self._wrong(host, f"{flow.count} calls of client {client} for {requirement}, and {rows} rows")
+            if sum(flow.count for flows in queue.flows.values() for flow in flows.values()) != len(queue.calls):
+                self._wrong(host, f"{len(queue.calls)} calls waiting for {function}, and others by requirement")
+
+    def _credits(self, host: NodeHost) -> None:
+        """Check that credit is that of the outstanding calls and of members, and that links are promised places."""
+        node = host.node
+        credits, members, worker = node.coordinator.outstanding.credits, node.cluster.members, node.worker
+        out: dict[tuple[MemberId, str], int] = {}
+        for attempts in node.coordinator.outstanding._by_number.values():
+            for attempt in attempts.values():
+                at = (attempt.candidate.member, attempt.function)
+                out[at] = out.get(at, 0) + 1
+        for at in node.coordinator.pending_calls._reserved.values():
+            out[at] = out.get(at, 0) + 1
+        if out != credits._out:
+            self._wrong(host, f"{credits._out} as its calls at members, which are {out}")
+        for member, function in credits._windows:
+            if member != node.me and not members.routable(member):
+                self._wrong(host, f"a bound for calls of {function} at {show('', member)}, which is gone")
+        for name, table in (("waiting for", worker._waiters), ("promised", worker._promised)):
+            for function, links in table.items():
+                gone = [link for link in links if link != 0 and link not in node.links.sessions]
+                if gone or not links:
+                    self._wrong(host, f"links {gone} {name} a place for {function}, which are gone")
+                if function not in node.cluster.catalogue.offered:
+                    self._wrong(host, f"links {name} a place for {function}, which it does not offer")
+        for function, promised in worker._promised.items():
+            if max(promised.values()) > host.local + POLL:
+                self._wrong(host, f"a place for {function} promised for more than {POLL / SECOND:g} s")
 
     def _members(self, host: NodeHost) -> None:
         cluster, limits = host.node.cluster, host.spec.limits

@@ -37,8 +37,8 @@ _ABANDONED = 3 * SECOND
 class LinkSilence(Watcher):
     """Invariant 13: a silent link is given up within 22 s, and one over which bytes come is not.
 
-    A link without a hello is given up within 5 s. A process that was stalled at that time has 2.5 s more, because what
-    has arrived may still be unread.
+    A link with calls out on it is pinged after a second. A link without a hello is given up within 5 s. A process that
+    was stalled at that time has 2.5 s more, because what has arrived may still be unread.
     """
 
     message_types: ClassVar[tuple[type, ...]] = (Hello,)
@@ -50,6 +50,8 @@ class LinkSilence(Watcher):
         """The time at which an end of a link was first seen."""
         self._received: dict[_At, int] = {}
         """The time at which the last data had arrived, as far as it was seen."""
+        self._busy: dict[_At, int] = {}
+        """Since when calls are out on a link, as far as it was seen."""
         self._greeted: dict[_At, None] = {}
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
@@ -77,8 +79,19 @@ class LinkSilence(Watcher):
                 if now > _due(silent + limits.gone_after, host, limits) + _MARGIN:
                     said = f"link {link}, which was silent for {(now - silent) / SECOND:g} s"
                     raise Violation(13, f"{_stamp(host)} keeps {said}")
+                self._check_busy(host, at, silent, wire.last[side])
                 if at not in self._greeted and now > _due(opened + limits.handshake, host, limits) + _MARGIN:
                     raise Violation(13, f"{_stamp(host)} keeps link {link} for {(now - opened) / SECOND:g} s, no hello")
+
+    def _check_busy(self, host: NodeHost | ClientHost, at: _At, *since: int) -> None:
+        """Check that a link with calls out is pinged a second after the latest of these times, and of those calls."""
+        link, (links, limits) = at[2], _links(host)
+        if not _carries_calls(host, link):
+            self._busy.pop(at, None)
+            return
+        began = max(*since, self._busy.setdefault(at, self._sim.now), host.stalled_until)
+        if self._sim.now > began + limits.ping_busy + _MARGIN and not links.sessions[link].keepalive_sent:
+            raise Violation(13, f"{_stamp(host)} does not ping link {link}, on which calls are out")
 
     def _last_received(self, at: _At, wire: Wire[Host], side: int) -> int:
         came = wire.last[1 - side]
@@ -103,6 +116,13 @@ class LinkSilence(Watcher):
 
 def _links(host: NodeHost | ClientHost) -> tuple[Links, Limits]:
     return (host.node.links, host.spec.limits) if isinstance(host, NodeHost) else (host.session.links, DEFAULT)
+
+
+def _carries_calls(host: NodeHost | ClientHost, link: LinkId) -> bool:
+    """Return whether calls or requests that this host has sent over a link are open."""
+    if isinstance(host, NodeHost):
+        return bool(host.node.coordinator.outstanding.by_link(link))
+    return any(pending.link == link for pending in host.session._pending.values())
 
 
 def _stamp(host: Host) -> str:

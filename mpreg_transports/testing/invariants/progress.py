@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId, MemberId, show
+from mpreg_proto.limits import SECOND
 from mpreg_proto.notices import MemberChanged, Notice, Standing
 from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.requests.request_state import Execution
@@ -59,13 +60,20 @@ class PendingCallProgress(Watcher):
     """Invariant 14: a call is not pending if a linked node offers its function and takes another call of it.
 
     A call that was refused or lost before is not checked, as that node may have refused it. The same holds for a call
-    that waits for a link.
+    that waits for a link. A node that has none of the calls for which others wait is tried again within a second,
+    whatever it has refused.
     """
+
+    def begin(self, sim: World) -> None:
+        self._untried: dict[str, dict[tuple[int, str, MemberId], int]] = {}
+        """Since when members have had no call of a function whose calls wait, by host; with its life."""
 
     def node_event_handled(self, host: NodeHost) -> None:
         coordinator = host.node.coordinator
         if len(coordinator.pending_calls.backlog):
             self._backlog(host)
+        elif self._untried.get(host.name):
+            self._untried[host.name] = {}
         for request, name in coordinator.pending_calls._requirements:
             execution = coordinator.requests.get(request)
             if execution is None or (TimerKind.LINK_WAIT, request, name) in host.node._timers:
@@ -80,21 +88,35 @@ class PendingCallProgress(Watcher):
     def _backlog(self, host: NodeHost) -> None:
         """Check one call of each requirement, as all wait for the same members."""
         coordinator = host.node.coordinator
+        before = {} if host.sim.now < host.stalled_until + SECOND else self._untried.get(host.name, {})
+        untried = self._untried[host.name] = {}
         backlog = coordinator.pending_calls.backlog
         for function in backlog.functions:
             for _, resources, version, key in backlog.requirements(function):
                 if key is None:
                     for one in host.node.cluster.index.offers(function, resources, version):
                         linked = coordinator.outstanding.connected(one.member)
-                        if linked and not one.suspect and has_place(host, one, function):
+                        if not linked or one.suspect:
+                            continue
+                        out = out_at(host, one.member, function)
+                        if has_place(host, one, function, out):
                             raise Violation(14, f"{stamp(host)} lets calls of {function} wait beside a free place")
+                        if not out and one.member != host.node.me:  # a node refuses its own calls at once
+                            mark = (host.life, function, one.member)
+                            since = untried[mark] = before.get(mark, host.local)
+                            if host.local > since + SECOND:
+                                raise Violation(14, f"{stamp(host)} never gives {function} to {one.shown} again")
 
 
-def has_place(host: NodeHost, candidate: Candidate, function: str) -> bool:
-    """Return whether a member takes another call of a function from a node, by its outstanding calls there."""
-    outstanding = host.node.coordinator.outstanding
-    out = sum(one.function == function for one in outstanding.by_member(candidate.member))
-    window = outstanding.credits._windows.get((candidate.member, function), candidate.capacity)
+def out_at(host: NodeHost, member: MemberId, function: str) -> int:
+    """Return the number of outstanding calls of a function at a member."""
+    return sum(one.function == function for one in host.node.coordinator.outstanding.by_member(member))
+
+
+def has_place(host: NodeHost, candidate: Candidate, function: str, out: int) -> bool:
+    """Return whether a member takes another call of a function from a node that has so many there."""
+    windows = host.node.coordinator.outstanding.credits._windows
+    window = windows.get((candidate.member, function), candidate.capacity)
     return out < window or (window == candidate.capacity == 0)
 
 

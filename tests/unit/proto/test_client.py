@@ -493,6 +493,17 @@ def test_link_with_a_request_is_pinged_after_a_second() -> None:
     assert booth.take() == [], "a client with one address waits as long as on any link"
 
 
+def test_silent_link_ends_after_twenty_seconds_although_a_call_went_out_late() -> None:
+    booth = Booth()
+    booth.advance(10)
+    number = booth.submit()
+    booth.advance(1)
+    booth.advance(8.99)
+    assert booth.session.ready
+    booth.advance(0.01)
+    assert booth.fault(number).code == 1023 and not booth.session.ready
+
+
 def test_frozen_node_is_left_after_three_seconds_for_another_address() -> None:
     booth = Booth(alternatives=1)
     number = booth.submit()

@@ -213,6 +213,37 @@ def test_ping_numbers_and_pongs() -> None:
     assert peer.take(Pong) == [Pong(2**63)]
 
 
+def test_quiet_link_with_a_call_is_pinged_and_its_member_probed() -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha", spec("far"))
+    harness.advance(5)
+    member.silent = True
+    client.send(Request(1, (call("x", "far"),)))
+    session = harness.node.links.sessions[member.link]
+    probed: list[bytes] = []
+    harness.node.cluster.probe = lambda one, now: probed.append(one) or []  # type: ignore[func-returns-value,method-assign]
+    sent = session.last_activity
+    while not session.keepalive_sent:
+        assert session.last_activity == sent and harness.now - sent < 1.5 * 10**9
+        harness.advance(0.01)
+    assert harness.now - sent >= 10**9
+    assert probed == [member.cluster.me], "others are asked about it soon"
+    assert harness.node.links.quiet == {}
+
+
+def test_link_without_calls_any_more_is_pinged_as_late_as_any() -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha", spec("far"))
+    client.send(Request(1, (call("x", "far"),)))
+    (request,) = member.take(Request)
+    member.send(done(request, "x", 1))
+    member.silent = True
+    session = harness.node.links.sessions[member.link]
+    assert session.watched
+    harness.advance(1.5)
+    assert not session.watched and harness.node.links.quiet == {}
+
+
 def test_suspicion_of_a_silent_member() -> None:
     harness = NodeHarness()
     peer = harness.member("alpha")

@@ -140,6 +140,15 @@ def test_one_probe_for_each_neighbour_in_a_shuffled_round() -> None:
     assert len({tuple(probed) for probed in rounds}) == 4
 
 
+def test_probe_out_of_turn_of_a_neighbour_that_is_not_probed() -> None:
+    world = World(ANN)
+    world.activity(ANN)
+    assert world.detector.probe(ANN, world.now) == [], "it has just sent something"
+    world.now += PROBE_INTERVAL
+    assert world.detector.probe(ANN, world.now) == [SendPing(world.links[ANN])]
+    assert world.detector.probe(ANN, world.now) == [] == world.detector.probe(BOB, world.now)
+
+
 def test_any_byte_answers_a_probe() -> None:
     world = World(ANN, BOB)
     assert len(world.tick()) == 2

@@ -245,6 +245,13 @@ def test_admission_ends_after_an_interval_over_the_target() -> None:
     assert backlog.refuses("f", TWO, 60 * SECOND, TARGET + INTERVAL) is None, "its turn comes soon"
 
 
+def test_client_whose_turn_comes_soon_is_admitted_when_an_overload_begins() -> None:
+    backlog = paced(*[ONE] * 20, TWO)
+    assert backlog.refuses("f", THREE, 60 * SECOND, TARGET + INTERVAL) is None
+    assert backlog._overloads == {}
+    assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) == 210 * MILLISECOND
+
+
 def test_only_client_is_admitted_as_long_as_its_timeouts_allow() -> None:
     backlog = paced(*[ONE] * 1_000)
     assert backlog.refuses("f", ONE, 60 * SECOND, 30 * SECOND) is None

@@ -4,10 +4,12 @@ import msgspec
 import pytest
 
 from mpreg_proto.errors import Fault
-from mpreg_proto.limits import Limits
+from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
+from mpreg_proto.requests.faults import no_place
 from mpreg_proto.sending import TooLong
-from mpreg_proto.wire.messages import CancelRequest, Done, Failed, Request, Result
+from mpreg_proto.timers import TimerKind
+from mpreg_proto.wire.messages import CancelRequest, Credit, Done, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, PeerStub, call, done, refused, spec, value
 
@@ -125,6 +127,26 @@ def test_wait_timer_of_a_call_that_is_pending_again() -> None:
     member.offer(spec("later"))
     member.send(done(only_dispatch(member)[1], "x", 1))
     assert value(answer(client), "x") == 1
+    harness.idle()
+
+
+def test_wait_timers_end_in_the_backlog() -> None:
+    """The call waits for an offer and a link, then for a slot, for longer than `wait`."""
+    harness = NodeHarness([spec("slow", concurrency=1, queue=1)])
+    client, other = harness.client(), harness.client()
+    harness.node.withdraw("slow", now=harness.now)
+    ask(client, call("x", "slow", 1), wait=3 * 10**9)
+    harness.advance(1)
+    ask(other, call("y", "slow", 2), call("z", "slow", 3), wait=3 * 10**9, number=2)
+    harness.node.offer(spec("slow", concurrency=1, queue=1), now=harness.now)
+    harness.flush()
+    backlog = harness.node.coordinator.pending_calls.backlog
+    assert len(backlog) == 1
+    harness.advance(5)
+    assert client.take(Result) == other.take(Result) == [] and len(backlog) == 1
+    for _ in range(3):
+        harness.finish(harness.running("slow")[0])
+    assert answer(client).fault is None and answer(other).fault is None
     harness.idle()
 
 
@@ -398,3 +420,232 @@ def test_lost_client_cancels_its_request() -> None:
     alpha.send(refused(request, 1021))
     harness.finish(harness.running("local")[0])
     harness.idle()
+
+
+# -- the backlog ------------------------------------------------------------------------------------------------------
+
+NARROW = spec("narrow", concurrency=1, queue=1)
+"""Its member takes two calls at once."""
+
+
+def dispatched(member: MemberStub) -> list[tuple[Request, str]]:
+    """Return the calls that were dispatched to a member since the last time, in order."""
+    return [(request, one) for request in member.take(Request) for one in request.here]
+
+
+def full(asked: Request) -> Result:
+    """Return the refusal of all calls of a dispatch for lack of a place."""
+    rows = [Failed(one.name, no_place(one, "alpha"), refused=True) for one in asked.calls]
+    return Result(asked.id, failed=tuple(rows))
+
+
+def ran(asked: Request, name: str, seconds: float) -> Result:
+    return Result(asked.id, (Done(name, CODEC.encode(None), 0, round(seconds * SECOND)),))
+
+
+def test_backlog_is_drained_by_results() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in (1, 2, 3, 4):
+        ask(client, call(f"c{number}", "narrow"), number=number)
+    (first, _), (second, _) = dispatched(alpha)
+    alpha.send(done(first, "c1", 1))
+    ((_, name),) = dispatched(alpha)
+    assert name == "c3"
+    alpha.send(done(second, "c2", 1))
+    assert [name for _, name in dispatched(alpha)] == ["c4"]
+
+
+def test_backlog_is_drained_by_own_results() -> None:
+    harness = NodeHarness([NARROW])
+    client = harness.client()
+    for number in (1, 2, 3):
+        ask(client, call("x", "narrow", number), number=number)
+    assert (harness.node.worker.queued, len(harness.node.coordinator.pending_calls.backlog)) == (1, 1)
+    for number in (1, 2, 3):
+        (run,) = harness.running("narrow")
+        assert run.args == [number]
+        harness.finish(run)
+    harness.idle()
+
+
+def test_full_member_gets_the_call_once_it_grants_a_place() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    ask(client, call("x", "narrow"))
+    alpha.send(full(only_dispatch(alpha)[1]))
+    assert dispatched(alpha) == [] and client.take(Result) == []
+    alpha.send(Credit("narrow"))
+    alpha.send(done(only_dispatch(alpha)[1], "x", 7))
+    assert value(answer(client), "x") == 7
+    harness.idle()
+
+
+def test_full_member_is_tried_again_every_quarter_second() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    ask(client, call("x", "narrow"))
+    for _ in range(3):
+        alpha.send(full(only_dispatch(alpha)[1]))
+        harness.advance(0.24)
+        assert dispatched(alpha) == []
+        harness.advance(0.01)
+    alpha.send(done(only_dispatch(alpha)[1], "x", 7))
+    assert value(answer(client), "x") == 7
+    harness.idle()
+
+
+def test_full_member_at_the_deadline_is_1020() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    ask(client, call("x", "narrow"), timeout=SECOND)
+    _, request = only_dispatch(alpha)
+    harness.now += SECOND  # its timer is not handled yet
+    alpha.send(full(request))
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1020, False)
+    harness.idle()
+
+
+def test_backlog_is_drained_when_a_dispatch_was_not_sent() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in range(3):
+        ask(client, call(f"c{number}", "narrow"), number=number, timeout=10 * SECOND)
+    ask(client, call("c3", "narrow"), number=3, timeout=20 * SECOND)
+    (first, _), _ = dispatched(alpha)
+    send = harness.node.links.send
+    harness.node.links.send = lambda link, message: (  # type: ignore[method-assign]  # OBJECTS messages have no length
+        TooLong(101, 100) if isinstance(message, Request) and message.here == ("c2",) else send(link, message)
+    )
+    alpha.send(done(first, "c0", 1))
+    assert [(result.id, result.fault is None) for result in client.take(Result)] == [(0, True), (2, False)]
+    assert [name for _, name in dispatched(alpha)] == ["c3"]
+
+
+def test_own_place_is_granted_to_the_own_coordinator() -> None:
+    harness = NodeHarness([NARROW])
+    client, alpha = harness.client(), harness.member("alpha")
+    alpha.send(Request(1, (call("x", "narrow", 1), call("y", "narrow", 2)), here=("x", "y"), partial=True, eager=True))
+    ask(client, call("z", "narrow", 3))
+    harness.finish(harness.running("narrow")[0])
+    assert harness.node.worker.queued == 1 and not harness.node.coordinator.pending_calls.backlog
+
+
+def test_backlog_is_drained_by_another_offer() -> None:
+    harness = NodeHarness()
+    client, alpha, beta = harness.client(), harness.member("alpha", NARROW), harness.member("beta")
+    ask(client, call("x", "narrow"), call("y", "narrow"), call("z", "narrow"))
+    assert [name for _, name in dispatched(alpha)] == ["x", "y"]
+    beta.offer(NARROW)
+    assert [name for _, name in dispatched(beta)] == ["z"]
+
+
+def test_call_in_the_backlog_fails_with_its_only_member() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in (1, 2, 3):
+        ask(client, call("x", "narrow"), number=number)
+    alpha.leave()
+    alpha.drop()
+    assert [result.id for result in client.take(Result)] == [1, 2, 3]
+    assert harness.node.coordinator.outstanding.credits._windows == {}
+    harness.idle()
+
+
+def test_cancelled_call_leaves_the_backlog() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in (1, 2, 3):
+        ask(client, call("x", "narrow"), number=number)
+    client.send(CancelRequest(3))
+    assert fault(client).code == 1021 and not harness.node.coordinator.pending_calls.backlog
+    assert TimerKind.BACKLOG not in {key[0] for key in harness.node._timers._at}
+    alpha.send(done(dispatched(alpha)[0][0], "x", 1))
+    assert dispatched(alpha) == []
+
+
+def test_new_calls_wait_behind_the_backlog() -> None:
+    """The result of `x` makes `y` ready, and frees a place for `z`, which has waited."""
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", NARROW)
+    ask(client, call("x", "narrow"), call("w", "narrow"), call("y", "narrow", Ref("x")), timeout=20 * SECOND)
+    ask(other, call("z", "narrow"), timeout=10 * SECOND)
+    request = dispatched(alpha)[0][0]
+    alpha.send(done(request, "x", 1, last=False))
+    assert [name for _, name in dispatched(alpha)] == ["z"]
+
+
+def test_clients_take_turns_in_the_backlog() -> None:
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", NARROW)
+    for number in range(6):
+        ask(client, call(f"c{number}", "narrow"), number=number, timeout=10 * SECOND)
+    for number in range(2):
+        ask(other, call(f"o{number}", "narrow"), number=number, timeout=20 * SECOND)
+    open_calls, order = dispatched(alpha), []
+    while open_calls:
+        request, name = open_calls.pop(0)
+        order.append(name)
+        harness.advance(0.001)
+        alpha.send(ran(request, name, 0.001))
+        open_calls += dispatched(alpha)
+    assert order == ["c0", "c1", "c2", "o0", "c3", "o1", "c4", "c5"]
+
+
+def test_call_whose_runtime_no_longer_fits_is_not_started() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in range(9):
+        ask(client, call("x", "narrow"), number=number)
+    open_calls = dispatched(alpha)
+    for _ in range(5):
+        harness.advance(1)
+        alpha.send(ran(open_calls.pop(0)[0], "x", 1))
+        open_calls += dispatched(alpha)
+    client.take(Result)
+    ask(client, call("y", "narrow"), number=9, timeout=3 * SECOND)
+    harness.advance(2.5)
+    alpha.send(ran(open_calls.pop(0)[0], "x", 1))
+    late = {result.id: result for result in client.take(Result)}[9]
+    assert late.fault is not None and late.fault.code == 1020
+    assert late.fault.details["maybe_executed"] is False and [name for _, name in dispatched(alpha)] == ["x"]
+
+
+def test_admission_depends_on_the_first_calls_of_a_request() -> None:
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", NARROW, spec("wide"))
+    for number in range(20):
+        ask(client, call("x", "narrow"), number=number)
+        ask(other, call("x", "narrow"), number=number)
+    open_calls = dispatched(alpha)
+    for _ in range(6):
+        harness.advance(0.25)
+        alpha.send(ran(open_calls.pop(0)[0], "x", 0.05))
+        open_calls += dispatched(alpha)
+    client.take(Result)
+    later = call("z", "narrow", Ref("y"))
+    ask(client, call("y", "wide"), later, number=30)
+    assert client.take(Result) == []
+    ask(client, call("y", "narrow"), number=31)
+    refusal = fault(client)
+    assert (refusal.code, refusal.details["function"], refusal.details["maybe_executed"]) == (1022, "narrow", False)
+
+
+def test_disconnected_client_leaves_the_backlog() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    for number in (1, 2, 3):
+        ask(client, call("x", "narrow"), number=number)
+    backlog = harness.node.coordinator.pending_calls.backlog
+    assert len(backlog) == 1
+    client.drop()
+    assert (len(backlog), backlog._queues) == (0, {})
+    assert len(alpha.take(CancelRequest)) == 2
+
+
+def test_credit_from_a_client_ends_its_link() -> None:
+    harness = NodeHarness()
+    client = harness.client()
+    client.send(Credit("narrow"))
+    assert client.hung_up is not None

@@ -56,6 +56,19 @@ def test_attempt_until_its_answer_on_its_own_link() -> None:
     assert out.pop(1, "y", LinkId(1)) is second and (len(out), out.by_number(1), out.by_member(A)) == (0, [], [])
 
 
+def test_attempts_take_credit_until_they_end() -> None:
+    out = table()
+    out.add(attempt(1, "x", A))
+    out.add(attempt(1, "y", A))
+    assert out.credits._out == {(A, "f"): 2}
+    out.pop(1, "x", LinkId(1))
+    out.credits.refused(A, "f")
+    assert (out.credits._out, out.credits._windows) == ({(A, "f"): 1}, {(A, "f"): 1})
+    out.pop(1, "y", LinkId(1))
+    out.forget(A)
+    assert (out.credits._out, out.credits._windows) == ({}, {})
+
+
 def test_attempts_by_member_and_by_link() -> None:
     out = table()
     one, other, third = attempt(1, "x", A, 1), attempt(2, "x", B, 2), attempt(3, "x", A, 3)

@@ -5,7 +5,7 @@ import pytest
 
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
-from mpreg_proto.requests.backlog import Credits
+from mpreg_proto.requests.backlog import POLL, Credits
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.requests.scheduler import PendingCalls
@@ -99,6 +99,22 @@ def test_discarded_call_has_no_timer() -> None:
     assert (timers.next(), list(one.pending), pending.link_target(one, "x")) == (12, ["y"], None)
     pending.discard(one, "x")
     assert pending.pop_all() == {2: ["y"], 1: ["y"]}, "in the order in which they were pending"
+
+
+def test_backlog_ends_the_waits_for_an_offer_and_a_link() -> None:
+    timers = Timers()
+    pending, one = PendingCalls(timers, Credits()), execution(1)
+    pending.wait_for_offer(one, "x", 10)
+    pending.wait_for_link(one, "x", ANN, 11)
+    pending.pop_all()
+    pending.wait_for_place(one, "x", ("f", (), None, None), 5)
+    assert (timers.next(), pending.link_target(one, "x"), list(pending.calls)) == (5 + POLL, None, [(1, "x")])
+    assert pending.pop_all() == {} and len(pending.backlog) == 1
+    pending.wait_for_place(one, "y", ("f", (), None, None), 6)
+    pending.discard(one, "x")
+    assert timers.next() == 5 + POLL
+    pending.discard(one, "y")
+    assert (timers.next(), len(pending.backlog), pending.calls) == (None, 0, {})
 
 
 # -- explain: where calls would run; a real node then runs them there -------------------------------------------------

@@ -167,6 +167,70 @@ def test_promised_place_is_free_again_after_a_quarter_second() -> None:
     assert rows(alpha) == {} and harness.node.worker.queued == 1
 
 
+def test_promise_after_its_time_is_no_place() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    dispatch(beta, 1, call("z", "slow", 3))
+    harness.finish(harness.running("slow")[0])
+    harness.advance(0.25)
+    dispatch(alpha, 2, call("v", "slow", 4))
+    beta.take(Result)
+    dispatch(beta, 2, call("z", "slow", 3))
+    assert rows(beta)["z"].fault.code == 1022 and harness.node.worker.queued == 1
+
+
+def test_coordinators_get_free_places_in_the_order_of_their_refusals() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta, gamma = (harness.member(name) for name in ("alpha", "beta", "gamma"))
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    for member in (beta, gamma, beta):
+        dispatch(member, 9, call("z", "slow", 3))
+        member.take(Result)
+    harness.finish(harness.running("slow")[0])
+    assert (beta.take(Credit), gamma.take(Credit)) == ([Credit("slow")], [])
+    harness.finish(harness.running("slow")[0])
+    assert (beta.take(Credit), gamma.take(Credit)) == ([], [Credit("slow")])
+
+
+def test_places_of_links_that_ended_are_free() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta, gamma = (harness.member(name) for name in ("alpha", "beta", "gamma"))
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    for member in (beta, gamma):
+        dispatch(member, 1, call("z", "slow", 3))
+    harness.finish(harness.running("slow")[0])
+    worker = harness.node.worker
+    assert beta.take(Credit) and list(worker._promised["slow"]) == [beta.link]
+    beta.drop()
+    gamma.drop()
+    assert (worker._promised, worker._waiters) == ({}, {})
+    dispatch(alpha, 2, call("z", "slow", 3))
+    assert worker.queued == 1
+
+
+def test_withdrawn_function_has_no_places() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
+    dispatch(beta, 1, call("z", "slow", 3))
+    harness.node.withdraw("slow", now=harness.now)
+    harness.finish(harness.running("slow")[0])
+    assert beta.take(Credit) == [] and harness.node.worker._waiters == {}
+
+
+def test_queued_call_whose_runtime_no_longer_fits_is_not_started() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1, queue=9)])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, *[call(name, "slow", name) for name in "stuvwx"])
+    dispatch(alpha, 2, call("y", "slow"), timeout=int(6.5 * SECOND))
+    for _ in "stuvwx":
+        harness.advance(1)
+        harness.finish(harness.running("slow")[0])
+    late = rows(alpha)["y"]
+    assert (late.fault.code, late.refused, harness.running("slow")) == (1020, True, [])
+
+
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
@@ -475,7 +539,7 @@ def test_no_state_of_withdrawn_functions() -> None:
         harness.node.withdraw(f"f{number}", now=harness.now)
         harness.finish(*harness.running(f"f{number}"))
     worker = harness.node.worker
-    assert (worker._slots, worker._busy, worker._queues) == ({}, {}, {})
+    assert (worker._slots, worker._queue_limits, worker._busy, worker._queues) == ({}, {}, {}, {})
 
 
 def test_encoded_arguments_dropped_after_the_start() -> None:
