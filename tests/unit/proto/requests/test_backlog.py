@@ -258,6 +258,16 @@ def test_only_client_is_admitted_as_long_as_its_timeouts_allow() -> None:
     assert backlog.refuses("f", ONE, 10 * SECOND, 30 * SECOND) == 10 * SECOND
 
 
+def test_overload_is_over_after_ten_intervals() -> None:
+    backlog = paced(*[ONE] * 20, TWO)
+    assert backlog.refuses("f", ONE, 60 * SECOND, TARGET + INTERVAL) is not None
+    later = TARGET + 11 * INTERVAL
+    for number in range(1, 22):
+        backlog.discard(key(number))
+        backlog.add(key(number + 30), F, client=TWO if number > 20 else ONE, deadline=SECOND, now=later)
+    assert backlog.refuses("f", ONE, 60 * SECOND, later + TARGET // 2 + 1) is None
+
+
 def test_admission_goes_on_after_a_short_wait() -> None:
     backlog = paced(*[ONE] * 20)
     assert backlog.refuses("f", ONE, 60 * SECOND, 2 * TARGET) is None
