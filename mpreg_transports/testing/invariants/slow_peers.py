@@ -71,9 +71,15 @@ class SlowPeerTolerance(Watcher):
             self._only_slow = self._only_slow and self._slow_only(action)
         self._read = len(script)
         paused = self._paused_until is not None
-        return self._only_slow and not (
+        return self._only_slow and not self._late_driver() and not (
             paused and (self._sim.network.has_bandwidth_limit or len(self._sim.nodes) > SMALL)
         )
+
+    def _late_driver(self) -> bool:
+        """Return whether a driver ends links so late that the other end may have given them up before."""
+        nodes = self._sim.nodes.values()
+        late = max((host.driver.closes_late + host.driver.hangs_up_late for host in nodes), default=0)
+        return any(late * SECOND >= host.spec.limits.gone_after for host in nodes)
 
     def _slow_only(self, action: Action) -> bool:
         """Return whether bandwidth limits and pauses are still the only faults after `action`."""
