@@ -75,9 +75,6 @@ class StubLinks:
     def send_or_close(self, link: LinkId, message: Message) -> None:
         assert self.send(link, message) is SENT
 
-    def watch(self, link: LinkId, now: int) -> None:
-        pass
-
 
 def machines(**parts: Any) -> tuple[Machines, list[Effect]]:
     """Return machines of which only `parts` exist, and their log."""
@@ -362,6 +359,9 @@ class OutcomeLinks:
 
     def send_or_close(self, link: LinkId, message: Message) -> None:
         assert self.send(link, message) is SENT
+
+    def watch(self, link: LinkId, now: int) -> None:
+        pass
 
 
 TOO_LONG = TooLong(900, 500)
