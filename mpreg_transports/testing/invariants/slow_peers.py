@@ -71,8 +71,10 @@ class SlowPeerTolerance(Watcher):
             self._only_slow = self._only_slow and self._slow_only(action)
         self._read = len(script)
         paused = self._paused_until is not None
-        return self._only_slow and not self._late_driver() and not (
-            paused and (self._sim.network.has_bandwidth_limit or len(self._sim.nodes) > SMALL)
+        return (
+            self._only_slow
+            and not self._late_driver()
+            and not (paused and (self._sim.network.has_bandwidth_limit or len(self._sim.nodes) > SMALL))
         )
 
     def _late_driver(self) -> bool:
