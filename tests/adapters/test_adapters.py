@@ -70,7 +70,7 @@ def test_planted_bugs_fit_the_source() -> None:
 
 def test_planted_bug_is_found() -> None:
     (bug,) = [one for one in bugs() if one.title == "contexts: all calls share one context"]
-    assert "in the context of" in hunt(bug, seeds=5, start=0).text
+    assert "context of" in hunt(bug, seeds=5, start=0).text
 
 
 def test_trio_without_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -412,10 +412,10 @@ class World:
         """Let the links to clients stand still from before the server leaves until after that."""
         ends = [end for end in self.network.links(name) if end.peer in self.clients]
         for end in ends:
-            end.outgoing.pause(5.0)
+            end.outgoing.pause(min(5.0, self._patience(end.peer)))
             self.sometimes("a link stood still while its node began to leave", end.outgoing.on_the_way)
         if ends:
-            self.act(f"stall: {name} to {', '.join(end.peer for end in ends)} for 5 s")
+            self.act(f"stall: {name} to {', '.join(end.peer for end in ends)} for up to 5 s")
             await anyio.sleep(4.0)
 
     async def _stalls(self) -> None:
@@ -425,7 +425,13 @@ class World:
             await anyio.sleep(draw.random() * 8.0)
             ends = [end for end in self.network.links() if end.host in self.clients and self.is_ready(end.host)]
             if ends:
-                self._stall(draw.choice(ends), draw.random() * 7.0, draw)
+                end = draw.choice(ends)
+                self._stall(end, draw.random() * self._patience(end.host), draw)
+
+    def _patience(self, client: str) -> float:
+        """Return the seconds for which a link of a client may stand still: with another address it leaves after 3 s."""
+        (urls,) = [one.urls for one in self.plan.clients if one.name == client]
+        return 1.5 if len(urls) > 1 else 7.0
 
     def _stall(self, end: FaultyLink, seconds: float, draw: Random) -> None:
         wire = draw.choice((end.incoming, end.outgoing))
