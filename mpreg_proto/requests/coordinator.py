@@ -342,10 +342,16 @@ class Coordinator:
             return []
         if functions is None:
             return [*self._place_all(self.pending_calls.pop_all(), now), *self._drain_all(now)]
-        pending, functions = self.pending_calls, list(functions)
+        pending, functions, members = self.pending_calls, dict.fromkeys(functions), tuple(members)
         keys = [*pending.matching(functions, self.scheduler.can_run), *pending.waiting_for_link(members)]
         actions = self._place_all(self.pending_calls.pop(keys), now) if keys else []
-        return actions + self._drain(functions, now) if len(pending.backlog) else actions
+        if not len(pending.backlog):
+            return actions
+        offered = [
+            self.scheduler.offered_by(member) for member in members
+        ]  # one that is no suspect any more has places
+        concerned = [one for one in pending.backlog.functions if one in functions or any(one in row for row in offered)]
+        return actions + self._drain(concerned, now)
 
     def link_selected(self, member: MemberId, now: int) -> list[RequestOutput]:
         """Place the pending calls that `member` can run, to which a link stands now."""
