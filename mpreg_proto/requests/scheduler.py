@@ -55,7 +55,7 @@ class PendingCalls:
         "_timers",
         "backlog",
         "calls",
-    )  # fmt: skip
+    )
 
     def __init__(self, timers: Timers, credits: Credits) -> None:
         self._timers = timers

@@ -37,9 +37,6 @@ from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
-_NOBODY: Final = LinkId(-1)
-"""A link that no coordinator has."""
-
 
 class Job(msgspec.Struct, eq=False):
     """One call on this node, from its arrival until its body has ended."""
@@ -151,7 +148,8 @@ class Worker:
                 actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
                 continue
             function = job.call.function
-            if not self._has_place(function, link, now):
+            promised = bool(self._promised) and self._bounded and self._use_promise(function, link, now)
+            if not promised and not self._has_place(function, now):
                 self._waiters.setdefault(function, OrderedDict()).setdefault(link, None)
                 actions.append(self._end(job, Failed(job.call.name, faults.no_place(job.call, self._shown()), True)))
                 continue
@@ -257,23 +255,27 @@ class Worker:
     def _has_slot(self, function: str) -> bool:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
 
-    def _has_place(self, function: str, link: LinkId, now: int) -> bool:
-        """Return whether another call of a function may be taken from `link`: a slot or a place in its queue is free.
+    def _use_promise(self, function: str, link: LinkId, now: int) -> bool:
+        """Use the place that was promised to a link. Return False if there is none, or its time is over."""
+        promised = self._promised.get(function)
+        if not promised:
+            return False
+        until = promised.pop(link, 0)
+        if not promised:
+            del self._promised[function]
+        if until <= now:
+            return False
+        self._waiters.setdefault(function, OrderedDict()).setdefault(link, None)  # it may have more to send
+        return True
 
-        Places that were promised to other links lately are not free.
-        """
+    def _has_place(self, function: str, now: int) -> bool:
+        """Return whether a slot or a place in the queue of a function is free, and not promised."""
         if not self._bounded:
             return True
         slots = self._slots.get(function, 1)
         queue = self._queues.get(function)
         taken = self._busy.get(function, 0) + (len(queue) if queue else 0)
         if self._promised and (promised := self._promised.get(function)):
-            until = promised.pop(link, 0)
-            if not promised:
-                del self._promised[function]
-            if until > now:  # it has more to send, perhaps: it stays in line
-                self._waiters.setdefault(function, OrderedDict()).setdefault(link, None)
-                return True
             taken += sum(1 for until in promised.values() if until > now)
         return taken < slots + self._queue_limits.get(function, slots)
 
@@ -281,7 +283,7 @@ class Worker:
         """Promise the free places of functions to those that wait for one, in turn."""
         actions: list[RequestOutput] = []
         for function, waiters in list(self._waiters.items()):
-            while waiters and self._has_place(function, _NOBODY, now):
+            while waiters and self._has_place(function, now):
                 link, _ = waiters.popitem(last=False)
                 promised = self._promised.setdefault(function, {})
                 for late in [other for other, until in promised.items() if until <= now]:

@@ -155,25 +155,26 @@ def test_free_place_is_kept_for_the_coordinator_that_was_refused() -> None:
     assert alpha.take(Credit) == [Credit("slow")], "it is its turn"
 
 
-def test_promised_place_is_free_again_after_a_quarter_second() -> None:
+def after_the_time_of_a_promise() -> tuple[NodeHarness, MemberStub, MemberStub]:
+    """Return a harness with two coordinators, of which the second did not use the place that it was promised."""
     harness = NodeHarness([spec("slow", concurrency=1)])
     alpha, beta = harness.member("alpha"), harness.member("beta")
     dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
     dispatch(beta, 1, call("z", "slow", 3))
     harness.finish(harness.running("slow")[0])
     harness.advance(0.25)
+    return harness, alpha, beta
+
+
+def test_promised_place_is_free_again_after_a_quarter_second() -> None:
+    harness, alpha, _ = after_the_time_of_a_promise()
     alpha.take(Result)
     dispatch(alpha, 2, call("v", "slow", 4))
     assert rows(alpha) == {} and harness.node.worker.queued == 1
 
 
 def test_promise_after_its_time_is_no_place() -> None:
-    harness = NodeHarness([spec("slow", concurrency=1)])
-    alpha, beta = harness.member("alpha"), harness.member("beta")
-    dispatch(alpha, 1, call("x", "slow", 1), call("y", "slow", 2))
-    dispatch(beta, 1, call("z", "slow", 3))
-    harness.finish(harness.running("slow")[0])
-    harness.advance(0.25)
+    harness, alpha, beta = after_the_time_of_a_promise()
     dispatch(alpha, 2, call("v", "slow", 4))
     beta.take(Result)
     dispatch(beta, 2, call("z", "slow", 3))
