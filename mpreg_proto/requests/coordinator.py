@@ -112,7 +112,8 @@ class InFlight:
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
         trace = execution.trace if request.trace else ()
-        reply = SendReply(execution.link, Result(execution.reply_id, done, failed, fault=fault, trace=trace))
+        result = Result(execution.reply_id, done, failed, fault=fault, trace=trace)
+        reply = SendReply(execution.link, result, bool(execution.possibly_started))
         return [reply, *self.close(execution, now, "" if fault is None else fault.message)]
 
     def deadline_exceeded(self, execution: Execution, now: int) -> list[RequestOutput]:
@@ -614,7 +615,7 @@ class Coordinator:
 
 
 def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
-    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)))
+    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)), False)
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:
