@@ -114,7 +114,9 @@ class Replies:
 
     # -- rows, of which several messages may be made ------------------------------------------------------------------
 
-    def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, started: bool) -> None:
+    def _send_in_parts(
+        self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, started: bool
+    ) -> None:
         """Send the last rows of a request and its last reply in one message, else the rows first."""
         if request not in self._unsendable.get(link, ()):
             outcome = self._put_result(link, _with_rows(result, rows))
