@@ -177,6 +177,7 @@ class Machines:
             last_number=last_number,
             next_hop=self._next_hop,
             draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
+            silent=self.links.silent,
         )
         self.relay = Relay(me, number=self.coordinator.outstanding.next_number, limits=self.config.limits)
         out = self.cluster.start(now)
