@@ -127,7 +127,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     functions: int = 10_000
     """Functions that one member may offer."""
     resources: int = 10_000
-    """Resources that one member may hold."""
+    """Resources that one member may hold, and that one call may ask for."""
     changes: int = 256
     """Changes of each member's catalogue that a node keeps to send as deltas."""
 

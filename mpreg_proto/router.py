@@ -221,7 +221,8 @@ class Machines:
     ) -> Sequence[RequestOutput]:
         """Accept a request that this node coordinates, or refuse it while draining. See `Coordinator.submit`."""
         if self.draining:
-            return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
+            result = Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False))
+            return [SendReply(link, result, False)]
         return self.coordinator.submit(request, link, now, size=size, credit=credit)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
@@ -330,7 +331,7 @@ class ActionRunner:
         return ()
 
     def _send_reply(self, action: SendReply, now: int) -> Iterable[Output]:
-        self._replies.finish(action.link, action.result)
+        self._replies.finish(action.link, action.result, started=action.started)
         return ()
 
     def _call_settled(self, action: CallSettled, now: int) -> Iterable[Output]:

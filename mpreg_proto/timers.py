@@ -39,6 +39,8 @@ class TimerKind(StrEnum):
     """request, call: it is started again after a loss."""
     BACKLOG = "backlog"
     """function: members that refuse its calls are tried again."""
+    PLACE = "place"
+    """0: more calls of a request with many ready ones are placed."""
     DRAIN_GRACE = "drain_grace"
     """0: a draining node ends the calls that still run."""
     LATE = "late"
@@ -70,6 +72,7 @@ REQUEST_TIMERS: Final = (
     TimerKind.LINK_WAIT,
     TimerKind.RETRY,
     TimerKind.BACKLOG,
+    TimerKind.PLACE,
 )
 
 _SLACK = 64

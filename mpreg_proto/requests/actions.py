@@ -41,6 +41,8 @@ class SendReply(msgspec.Struct, frozen=True, gc=False):
 
     link: LinkId
     result: Result
+    started: bool
+    """True if a call that is not idempotent may have started: what an error says that replaces too long a result."""
 
 
 class CallSettled(msgspec.Struct, frozen=True, gc=False):

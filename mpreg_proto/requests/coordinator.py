@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import ErrorCode, Fault, over_limit
@@ -118,7 +119,8 @@ class InFlight:
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
         trace = execution.trace if request.trace else ()
-        reply = SendReply(execution.link, Result(execution.reply_id, done, failed, fault=fault, trace=trace))
+        result = Result(execution.reply_id, done, failed, fault=fault, trace=trace)
+        reply = SendReply(execution.link, result, bool(execution.possibly_started))
         return [reply, *self.close(execution, now, "" if fault is None else fault.message)]
 
     def deadline_exceeded(self, execution: Execution, now: int) -> list[RequestOutput]:
@@ -138,7 +140,7 @@ class InFlight:
         if execution.link != LOCAL:
             self.sizes[execution.link] -= execution.size
         self._timers.cancel((TimerKind.DEADLINE, execution.id))
-        for name in list(execution.pending) if execution.pending else ():
+        for name in reversed(list(execution.pending)) if execution.pending else ():  # the backlog's first ones last
             self._pending_calls.discard(execution, name)
         outstanding = [number for number in execution.dispatches if self._outstanding.has(number)]
         if execution.open_count:
@@ -166,6 +168,8 @@ class InFlight:
 _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
 """Refusals after which a call may go to another member: a stale route, overload, a member that leaves."""
 _LOST_THERE = "its node or link was lost, and it starts again"
+_SLICE: Final = 128
+"""The most calls that are placed at once; they take about two milliseconds. Other inputs come between two slices."""
 _MAX_RETRY_DELAY = 5 * SECOND
 """The longest pause before a lost call is started again, in ns."""
 
@@ -203,6 +207,8 @@ class Coordinator:
         )
         self.requests: Mapping[RequestId, Execution] = self.in_flight.requests
         """The requests in progress, by their local id."""
+        self.unplaced: dict[RequestId, list[str]] = {}
+        """The ready calls that are still to be placed, of requests with more than one slice; they take turns."""
         self.scheduler: Scheduler = Scheduler(
             me,
             outstanding=self.outstanding,
@@ -395,6 +401,8 @@ class Coordinator:
         """Handle a timer of the coordinator."""
         if key[0] == TimerKind.BACKLOG:
             return self._poll(str(key[1]), now)
+        if key[0] == TimerKind.PLACE:
+            return self._place_slice(now)
         execution = self.requests.get(RequestId(int(key[1])))
         if execution is None:
             return []
@@ -595,6 +603,8 @@ class Coordinator:
     def keep_backlog(self, now: int) -> list[RequestOutput]:
         """Give the own worker the calls of the backlog that it can run, as this node is about to refuse new ones."""
         actions: list[RequestOutput] = []
+        while self.unplaced:
+            actions += self._place_slice(now)
         for key in list(self.pending_calls.backlog.keys()):
             execution, name = self.requests[key[0]], key[1]
             own = [
@@ -628,7 +638,14 @@ class Coordinator:
     def _place(
         self, execution: Execution, names: Sequence[str], now: int, *, turn: bool = False
     ) -> list[RequestOutput]:
-        """Dispatch ready calls (`turn`: before the backlog). A call that no node can run may end the request before."""
+        """Dispatch ready calls (`turn`: before the backlog). A call that no node can run may end the request before.
+
+        Of more than one slice the rest is placed in the next ones.
+        """
+        if len(names) > _SLICE:
+            self.unplaced.setdefault(execution.id, []).extend(names[_SLICE:])
+            self._timers.set((TimerKind.PLACE, 0), now)
+            names = names[:_SLICE]
         calls, failing = self.scheduler.placeable(execution, names, now)
         actions: list[RequestOutput] = []
         for name, fault in failing:
@@ -637,9 +654,21 @@ class Coordinator:
                 return actions
         return actions + self.scheduler.dispatch(execution, calls, now, turn=turn)
 
+    def _place_slice(self, now: int) -> list[RequestOutput]:
+        """Place the next slice of the request whose turn it is, if any."""
+        if not self.unplaced:  # the timer is from before this node became another member
+            return []
+        request_id, names = next(iter(self.unplaced.items()))
+        del self.unplaced[request_id]
+        execution = self.requests.get(request_id)
+        actions = [] if execution is None else self._place(execution, names, now)
+        if self.unplaced:
+            self._timers.set((TimerKind.PLACE, 0), now)
+        return actions
+
 
 def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
-    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)))
+    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)), False)
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:

@@ -43,6 +43,8 @@ def plan(request: Request, limits: Limits) -> Plan | Fault:
     A `Fault` says what is wrong with the request as a whole.
     """
     calls = request.calls
+    if request.want is not None and len(request.want) > limits.calls:  # before each of them is looked at
+        return over_limit("calls", limits.calls, len(request.want))
     if fault := check_shape(request) or _over_limit(calls, limits):
         return fault
     if len(calls) == 1 and not calls[0].dependencies:  # by far the most frequent request
@@ -157,6 +159,8 @@ def _over_limit(calls: Sequence[Call], limits: Limits) -> Fault | None:
     edges = 0
     for call in calls:
         edges += len(call.dependencies)
+        if len(call.resources) > limits.resources:
+            return over_limit("resources", limits.resources, len(call.resources))
         names = (call.name, call.function, call.version or "", *call.resources)
         if (came := max(map(len, names))) > longest:
             return over_limit("name_length", longest, came)

@@ -59,14 +59,17 @@ class Replies:
         rows.rows.append(row)
         rows.last = last
 
-    def finish(self, link: LinkId, result: Result) -> None:
-        """Send the last reply of a request, together with its rows that are still here if they fit."""
+    def finish(self, link: LinkId, result: Result, *, started: bool) -> None:
+        """Send the last reply of a request, together with its rows that are still here if they fit.
+
+        `started`: a call that is not idempotent may have started, for the error that replaces a reply that is too long.
+        """
         if self._rows and (rows := self._pop_rows(link, result.id)) is not None:
-            self._send_in_parts(link, result.id, rows.rows, result=result, queue=0)
+            self._send_in_parts(link, result.id, rows.rows, result=result, started=started)
         elif self._unsendable:
-            self._send_final(link, result)
+            self._send_final(link, result, started=started)
         else:
-            self._send_shortened(link, result)
+            self._send_shortened(link, result, started=started)
 
     def flush(self, queue: int) -> None:
         """Send all rows; `queue` is the number of calls that wait at this node."""
@@ -93,11 +96,11 @@ class Replies:
         if rows:
             self._send_rows(link, result.id, rows, last=False, queue=result.queue)
         if result.last or not rows:
-            self._send_final(link, bare)
+            self._send_final(link, bare, started=True)  # its coordinator knows better
 
     def refuse(self, link: LinkId, result: Result) -> None:
         """Answer a request that was refused; rows of another one with the same number stay."""
-        self._send_shortened(link, result)
+        self._send_shortened(link, result, started=False)
 
     def forget(self, link: LinkId) -> None:
         """Drop the rows of a closed link."""
@@ -111,7 +114,9 @@ class Replies:
 
     # -- rows, of which several messages may be made ------------------------------------------------------------------
 
-    def _send_in_parts(self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, queue: int) -> None:
+    def _send_in_parts(
+        self, link: LinkId, request: int, rows: Sequence[_Row], *, result: Result, started: bool
+    ) -> None:
         """Send the last rows of a request and its last reply in one message, else the rows first."""
         if request not in self._unsendable.get(link, ()):
             outcome = self._put_result(link, _with_rows(result, rows))
@@ -122,8 +127,8 @@ class Replies:
                     pass
                 case _:
                     assert_never(outcome)
-        self._send_rows(link, request, rows, last=False, queue=queue)
-        self._send_final(link, result)
+        self._send_rows(link, request, rows, last=False, queue=0)
+        self._send_final(link, result, started=started)
 
     def _send_rows(self, link: LinkId, request: int, rows: Sequence[_Row], *, last: bool, queue: int) -> None:
         """Send all rows in as few messages as possible; `last` goes with the last message."""
@@ -175,14 +180,14 @@ class Replies:
 
     # -- the last answer, which is one message ------------------------------------------------------------------------
 
-    def _send_final(self, link: LinkId, result: Result) -> None:
+    def _send_final(self, link: LinkId, result: Result, *, started: bool) -> None:
         """Send the last reply of a request. It is an error if a result could not be sent."""
         unsendable = self._close_request(link, result.id)
         if unsendable is not None and result.fault is None:
-            result = msgspec.structs.replace(result, fault=unsendable)
-        self._send_shortened(link, result)
+            result = msgspec.structs.replace(result, fault=unsendable.with_details(maybe_executed=started))
+        self._send_shortened(link, result, started=started)
 
-    def _send_shortened(self, link: LinkId, result: Result) -> None:
+    def _send_shortened(self, link: LinkId, result: Result, *, started: bool) -> None:
         """Send the longest form of a last reply that fits; end the link if none fits."""
         outcome = self._put_result(link, result)
         for form in _SHORTER_FORMS:
@@ -190,7 +195,7 @@ class Replies:
                 case Sent() | LinkGone():
                     return
                 case TooLong():
-                    shorter = form(result, outcome)
+                    shorter = form(result, outcome, started)
                     if shorter is not None:
                         outcome = self._put_result(link, shorter)
                 case _:
@@ -242,7 +247,7 @@ def _with_rows(result: Result, rows: Sequence[_Row]) -> Result:
     return msgspec.structs.replace(result, done=(*done, *result.done), failed=(*failed, *result.failed))
 
 
-def _trim_trace(result: Result, outcome: TooLong) -> Result | None:
+def _trim_trace(result: Result, outcome: TooLong, started: bool) -> Result | None:
     """Omit as many rows of the trace as needed, and count them; None if that is not enough."""
     rows, excess = list(result.trace), outcome.size - outcome.limit + _UNTRACED
     while rows and excess > 0:
@@ -253,7 +258,7 @@ def _trim_trace(result: Result, outcome: TooLong) -> Result | None:
     return msgspec.structs.replace(result, trace=tuple(rows), untraced=len(result.trace) - len(rows))
 
 
-def _short_errors(result: Result, outcome: TooLong, most: int = SHORT_TEXT) -> Result | None:
+def _short_errors(result: Result, outcome: TooLong, started: bool, most: int = SHORT_TEXT) -> Result | None:
     """Keep all results and errors, with short error texts."""
     if result.fault is None and not result.failed:
         return None
@@ -261,13 +266,13 @@ def _short_errors(result: Result, outcome: TooLong, most: int = SHORT_TEXT) -> R
     return _without_trace(msgspec.structs.replace(result, failed=_shorten_rows(result.failed, most), fault=fault))
 
 
-def _minimal_errors(result: Result, outcome: TooLong) -> Result | None:
-    return _short_errors(result, outcome, MINIMAL_TEXT)
+def _minimal_errors(result: Result, outcome: TooLong, started: bool) -> Result | None:
+    return _short_errors(result, outcome, started, MINIMAL_TEXT)
 
 
-def _without_results(result: Result, outcome: TooLong) -> Result | None:
+def _without_results(result: Result, outcome: TooLong, started: bool) -> Result | None:
     """Replace each result by 1014."""
-    fault = outcome.fault(maybe_executed=True)
+    fault = outcome.fault(maybe_executed=started)
     if result.fault is None:
         return _without_trace(msgspec.structs.replace(result, done=(), failed=(), fault=fault))
     failed = (*_shorten_rows(result.failed, MINIMAL_TEXT), *[Failed(row.name, fault) for row in result.done])
@@ -278,9 +283,9 @@ def _shorten_rows(rows: Sequence[Failed], most: int) -> tuple[Failed, ...]:
     return tuple([msgspec.structs.replace(row, fault=shorten_fault(row.fault, most)) for row in rows])
 
 
-def _limit_error_only(result: Result, outcome: TooLong) -> Result | None:
+def _limit_error_only(result: Result, outcome: TooLong, started: bool) -> Result | None:
     """Keep 1014 alone."""
-    return Result(result.id, fault=outcome.fault(maybe_executed=True))
+    return Result(result.id, fault=outcome.fault(maybe_executed=started))
 
 
 def _without_trace(result: Result) -> Result:

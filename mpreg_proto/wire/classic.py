@@ -15,6 +15,7 @@ import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.sending import shorten_fault
 from mpreg_proto.wire import jsonsteps, jsonvalues
 from mpreg_proto.wire.dialects import BadRequest, error_path
 from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
@@ -117,8 +118,8 @@ class ClassicDialect:
     def encode(self, message: Message, *, room: int | None = None) -> bytes | None:
         """Return the JSON of a request's final answer, or of the reason why the link ends; None for other messages.
 
-        Error 1014 replaces an answer of more than `room` bytes, if there is one: `Limits.json_answers` without those
-        that wait to be sent.
+        Error 1014 replaces an answer with results of more than `room` bytes, if there is one: `Limits.json_answers`
+        without those that wait to be sent. An error is shortened.
         """
         if isinstance(message, Refused):
             return self._answer(Result(0, fault=message.fault), _OpenRequest("", 0)).encode()
@@ -128,19 +129,7 @@ class ClassicDialect:
         if open_ is None:
             return None
         answer = self._answer(message, open_).encode()
-        fault: Fault | None = None
-        if len(answer) > self._limit:
-            details = {"limit": "message", "value": self._limit, "came": len(answer), "maybe_executed": True}
-            text = f"over the limit message: the answer has {len(answer)} bytes, at most {self._limit}"
-            fault = Fault(ErrorCode.LIMIT_EXCEEDED, text, details)
-        elif room is not None and len(answer) > max(room, _ALWAYS_SENT):
-            most, kept = self._limits.json_answers, self._limits.json_answers - room
-            details = {"limit": "json_answers", "value": most, "came": kept + len(answer), "maybe_executed": True}
-            text = (
-                f"over the limit json_answers: the answer has {len(answer)} bytes, and {kept} bytes of earlier answers "
-                f"wait until the client takes them; at most {most} are kept"
-            )
-            fault = Fault(ErrorCode.LIMIT_EXCEEDED, text, details)
+        fault = self._refusal(message, len(answer), room)
         if fault is not None:
             answer = self._answer(Result(message.id, fault=fault), open_).encode()
             if len(answer) > self._limit:  # its `u` alone is too long: `Links.send` returns TooLong
@@ -148,6 +137,23 @@ class ClassicDialect:
                 return answer
         self._size -= open_.size
         return answer
+
+    def _refusal(self, result: Result, size: int, room: int | None) -> Fault | None:
+        """Return the error in place of an answer of `size` bytes that is too long, or for which no room is left."""
+        if size > self._limit:
+            details = {"limit": "message", "value": self._limit, "came": size, "maybe_executed": True}
+            text = f"over the limit message: the answer has {size} bytes, at most {self._limit}"
+            return Fault(ErrorCode.LIMIT_EXCEEDED, text, details)
+        if room is None or size <= max(room, _ALWAYS_SENT):
+            return None
+        if result.fault is not None and not result.done:
+            return shorten_fault(result.fault)
+        most, kept = self._limits.json_answers, self._limits.json_answers - room
+        details = {"limit": "json_answers", "value": most, "came": kept + size, "maybe_executed": True}
+        text = (
+            f"over the limit json_answers: an answer of {size} bytes came while {kept} bytes of others were not taken"
+        )
+        return Fault(ErrorCode.LIMIT_EXCEEDED, f"{text}; at most {most} are kept", details)
 
     def _request(self, body: bytes | bytearray | memoryview | str) -> Generator[None, None, Request]:
         excess: jsonvalues.MalformedJson | None = None

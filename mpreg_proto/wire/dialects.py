@@ -8,6 +8,7 @@ link goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,10 @@ _REQUEST_KINDS = (Request.__struct_config__.tag, Explain.__struct_config__.tag)
 _FAR_OVER = 10
 """Up to this many times the allowed calls are still decoded to find other faults: 1010 is reported before 1014."""
 _KINDS: tuple[object, ...] = tuple(kind.__struct_config__.tag for kind in Message.__args__)
+
+
+LONG: Final = 64 * 1024
+"""The bytes from which on a message of a client is checked before it is decoded."""
 
 
 class BadRequest(msgspec.Struct, frozen=True, gc=False):
@@ -69,20 +74,49 @@ def decode(body: bytes | bytearray | memoryview, limits: Limits = DEFAULT) -> Me
     raise RemoteProtocolError(f"malformed message of kind {kind!r}: {why}")
 
 
+def check_client_message(body: bytes | bytearray | memoryview) -> None:
+    """Raise RemoteProtocolError for a long message of a client that is no request: it would be decoded for nothing."""
+    try:
+        kind = _scalar(_loose(body)[0])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, IndexError):
+        return  # `decode` has the words
+    if kind not in _REQUEST_KINDS and kind in _KINDS:
+        raise RemoteProtocolError(f"a client sends no message of kind {kind} with more than {LONG} bytes")
+
+
+_EMPTY = msgspec.Raw(b"\x90")
+_RESOURCES_PER_CALL = 100
+"""The resources that a call may ask for on average, if the request has as many calls as it may have."""
+
+
 class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A call of which only the names are decoded and the dependencies are counted."""
 
     name: str
     function: str
     args: msgspec.Raw
-    dependencies: msgspec.Raw = msgspec.Raw(b"\x90")
+    dependencies: msgspec.Raw = _EMPTY
+    resources: msgspec.Raw = _EMPTY
 
 
 class _Counted(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[0], gc=False):
-    """A request of which only the id and the calls are read."""
+    """A request of which only the id and the calls are read, and the lengths of its lists."""
 
     id: int
     calls: msgspec.Raw
+    timeout: msgspec.Raw = _EMPTY
+    want: msgspec.Raw = _EMPTY
+    here: msgspec.Raw = _EMPTY
+    inputs: msgspec.Raw = _EMPTY
+    wait: msgspec.Raw = _EMPTY
+    partial: msgspec.Raw = _EMPTY
+    eager: msgspec.Raw = _EMPTY
+    trace: msgspec.Raw = _EMPTY
+    hops: msgspec.Raw = _EMPTY
+    caller: msgspec.Raw = _EMPTY
+    idempotent: msgspec.Raw = _EMPTY
+    to: msgspec.Raw = _EMPTY
+    via: msgspec.Raw = _EMPTY
 
 
 class _CountedExplain(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[1], gc=False):
@@ -94,7 +128,7 @@ _names = msgspec.msgpack.Decoder(list[_Names])
 
 
 def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest | None:
-    """Return a `BadRequest` with 1014 for a request with too many calls or edges, else None.
+    """Return a `BadRequest` with 1014 for a request with too many calls, edges or names of other kinds, else None.
 
     The fault is 1010 if a name is empty as well. The decoder refuses what cannot be read here.
     """
@@ -104,11 +138,18 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
         calls = _length(request.calls)
         if calls > _FAR_OVER * limits.calls:
             return BadRequest(request.id, over_limit("calls", limits.calls, calls))
+        named = max(map(_length, (request.want, request.here, request.idempotent, request.via)))
+        if named > _FAR_OVER * limits.calls:
+            return BadRequest(request.id, over_limit("calls", limits.calls, named))
+        if (inputs := _length(request.inputs)) > limits.edges:
+            return BadRequest(request.id, over_limit("edges", limits.edges, inputs))
         names = _names.decode(request.calls)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    edges = sum([_length(call.dependencies) for call in names])
-    if edges <= limits.edges:
+    edges = sum([_length(call.dependencies) for call in names if len(call.dependencies) > 1])
+    resources = sum([_length(call.resources) for call in names if len(call.resources) > 1])
+    most_resources = _RESOURCES_PER_CALL * limits.calls
+    if edges <= limits.edges and resources <= most_resources:
         return None
     for position, call in enumerate(names):  # 1010 is reported before 1014
         if not call.name or not call.function:
@@ -116,17 +157,19 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
             return BadRequest(
                 request.id, Fault(ErrorCode.INVALID_REQUEST, f"{path}: a name is not empty", {"path": path})
             )
-    return BadRequest(request.id, over_limit("edges", limits.edges, edges))
+    if edges > limits.edges:
+        return BadRequest(request.id, over_limit("edges", limits.edges, edges))
+    return BadRequest(request.id, over_limit("requested_resources", most_resources, resources))
 
 
-def _length(array: msgspec.Raw) -> int:
-    """Return the number of items of a MessagePack array, from its head alone; 0 for anything else."""
-    head = bytes(memoryview(array)[:5])
-    if head[:1] == b"\xdc":
+def _length(container: msgspec.Raw) -> int:
+    """Return the number of entries of a MessagePack array or map, from its head alone; 0 for anything else."""
+    head = bytes(memoryview(container)[:5])
+    if head[:1] in (b"\xdc", b"\xde"):
         return int.from_bytes(head[1:3], "big")
-    if head[:1] == b"\xdd":
+    if head[:1] in (b"\xdd", b"\xdf"):
         return int.from_bytes(head[1:5], "big")
-    return head[0] & 0x0F if head and head[0] & 0xF0 == 0x90 else 0
+    return head[0] & 0x0F if head and head[0] & 0xF0 in (0x80, 0x90) else 0
 
 
 def _scalar(raw: msgspec.Raw) -> object:

@@ -289,6 +289,8 @@ class Session:
     def _admit_body(self, body: bytes | bytearray | memoryview | str, received: Received) -> None:
         """Decode one body at once, or begin to decode it, or keep it behind one that is being decoded."""
         if self.remote_hello is not None and not isinstance(body, str):  # a native link: by far the most common case
+            if len(body) > dialects.LONG and self.member is None:
+                dialects.check_client_message(body)
             received.append(self._admit(dialects.decode(body, self._limits), len(body)))
         elif self._steps is not None:
             if self._bodies_behind is None:

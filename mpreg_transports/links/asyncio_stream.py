@@ -28,7 +28,7 @@ READ_SIZE = 256 * 1024
 UNREAD = 1024 * 1024
 """The unread bytes from which on the socket is not read, so that TCP slows the peer."""
 UNWRITTEN = 256 * 1024
-"""The unwritten bytes from which on a sender waits."""
+"""The unwritten bytes from which on a sender waits, until `limit_unwritten`."""
 
 
 class _Shared(threading.local):
@@ -62,6 +62,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._writable = True
+        self._most_unwritten = UNWRITTEN
         self._transport: asyncio.Transport
         self._loop: asyncio.AbstractEventLoop
 
@@ -71,7 +72,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         """Store the transport; asyncio has switched Nagle's algorithm off."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has its methods and not its class
         self._loop = asyncio.get_running_loop()
-        self._transport.set_write_buffer_limits(high=UNWRITTEN)
+        self._transport.set_write_buffer_limits(high=self._most_unwritten)
         close_on_fork(self)
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -145,7 +146,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         return chunk
 
     async def send(self, item: bytes) -> None:
-        """See `anyio.abc.ByteSendStream.send`. Returns once fewer than UNWRITTEN bytes wait here."""
+        """See `anyio.abc.ByteSendStream.send`. Returns once few bytes wait here (`limit_unwritten`)."""
         if self._closed or self._lost or self._transport.is_closing():
             raise self._end(anyio.BrokenResourceError)
         self._transport.write(item)
@@ -160,7 +161,13 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             await self._until_writable()
         finally:
             if not self._lost:
-                self._transport.set_write_buffer_limits(high=UNWRITTEN)
+                self._transport.set_write_buffer_limits(high=self._most_unwritten)
+
+    def limit_unwritten(self, size: int) -> None:
+        """Make senders wait from that many unwritten bytes on."""
+        self._most_unwritten = size
+        if not self._lost:
+            self._transport.set_write_buffer_limits(high=size)
 
     async def _until_writable(self) -> None:
         while not self._writable:

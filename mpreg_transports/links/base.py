@@ -98,6 +98,10 @@ class Link(Protocol):
         """
         return False
 
+    def pace(self, size: int) -> None:
+        """Keep about `size` written bytes at most that the system has not taken: this end can write that in 50 ms."""
+        return
+
     async def keepalive(self) -> bool:
         """Request a sign of life from the peer, which arrives as bytes. Return False where the link cannot do that.
 

@@ -85,6 +85,10 @@ class TcpLink(Link):
         """The number of bytes that this system has not taken yet."""
         return self._output.unsent
 
+    def pace(self, size: int) -> None:
+        """See `Link.pace`."""
+        self._output.pace(size)
+
     async def receive(self) -> tuple[bytes]:
         """Return one chunk, up to 256 KiB. See `Link.receive`."""
         if self._received:
@@ -152,6 +156,12 @@ class Output:
             return False
         self.written_bytes += len(data)
         return True
+
+    def pace(self, size: int) -> None:
+        """See `Link.pace`."""
+        if isinstance(self._stream, asyncio_stream.AsyncioStream):
+            self._slice = min(SLICE, size)
+            self._stream.limit_unwritten(size)
 
     @property
     def unsent(self) -> int:

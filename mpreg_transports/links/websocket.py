@@ -82,6 +82,10 @@ class WebSocketLink(Link):
         """The number of bytes that this system has not taken yet."""
         return self._output.unsent
 
+    def pace(self, size: int) -> None:
+        """See `Link.pace`."""
+        self._output.pace(size)
+
     async def receive(self) -> list[bytes | bytearray | str]:
         """Return all messages that one read of the socket completed. See `Link.receive`.
 

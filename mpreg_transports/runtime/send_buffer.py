@@ -1,8 +1,8 @@
 """The bytes to be written to one link: queued without waiting, written by one task, closed in bounded time.
 
-The driver and the client put messages in. A writer task takes them and writes them, control messages first. A peer may
-be slow as long as it takes some bytes. A peer that takes nothing for `Limits.stalled` is disconnected. Neither the
-close nor the end of the process waits for that peer.
+The driver and the client put messages in. A writer task takes them and writes them, control messages first, in writes
+that take 50 ms at the measured bandwidth. A peer may be slow as long as it takes some bytes. A peer that takes nothing
+for `Limits.stalled` is disconnected. Neither the close nor the end of the process waits for that peer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ SHORT = 64 * 1024
 """The bytes up to which `put` writes at once; a longer write is left to the writer task, which can wait."""
 BATCH = 256 * 1024
 """The bytes from which on the writer adds no message to a write: control messages wait for one write at most."""
+SMALLEST_BATCH = 16 * 1024
+"""The same on the slowest links."""
+WRITE_SECONDS = 0.05
+"""The time that one write takes at the measured bandwidth."""
+CONTROL_WRITES = 7
+"""The most writes in a row that hold nothing but control messages while content waits."""
 CHECK_SECONDS = 0.2
 """The interval between two checks of what peers have taken. Reasonable: well below the timeout of a probe."""
 
@@ -109,6 +115,13 @@ class SendBuffer:
         self._unsent = 0
         self._written = 0
         self._acked: int | None = None
+        self._was_busy = False
+        """True if bytes waited here at the last check."""
+        self._bandwidth: float | None = None
+        """What the peer takes, in bytes per second, as a moving average."""
+        self._batch = BATCH
+        self._control_writes = 0
+        """The writes in a row that held nothing but control messages."""
         self._idle_checks = 0
         """The checks in a row at which the peer had taken nothing.
 
@@ -189,7 +202,10 @@ class SendBuffer:
             self._idle_checks = 0
         else:
             self._idle_checks += 1
+        was_busy, self._was_busy = self._was_busy, self._unsent > 0
         if before is not None and self._idle_checks == 0:
+            if was_busy and self._was_busy:  # else the peer took all there was
+                self._measure(self._acked - before)
             self._progress()
         # The core also ends stalled links (`Limits.stalled`), but only those whose backlog is reported: no link of a
         # client, and a node's from `high_water` bytes on. Where no ping is possible (JSON in raw frames), shorter
@@ -202,6 +218,15 @@ class SendBuffer:
             self._acked = None
             return False
         return True
+
+    def _measure(self, taken: int) -> None:
+        """Adapt the length of a write to what the peer has taken since the last check."""
+        latest = taken / CHECK_SECONDS
+        self._bandwidth = latest if self._bandwidth is None else (3 * self._bandwidth + latest) / 4
+        batch = min(max(SMALLEST_BATCH, int(self._bandwidth * WRITE_SECONDS)), BATCH)
+        if batch != self._batch:
+            self._batch = batch
+            self._link.pace(batch)
 
     def _acked_by_peer(self) -> int:
         acked = self._link.acked_bytes
@@ -229,16 +254,22 @@ class SendBuffer:
             self._backlog(self._unsent)
 
     def _next(self) -> list[bytes]:
-        """Return the chunks of the next write: control messages, then content; whole messages, up to BATCH bytes."""
+        """Return the chunks of the next write: control messages, then content, in whole messages.
+
+        Content goes first once many writes have held none of it.
+        """
         batch: list[bytes] = []
         size = 0
-        for lane in (self._control, self._content):
+        lanes = (self._control, self._content)
+        for lane in lanes if self._control_writes < CONTROL_WRITES else lanes[::-1]:
             count = 0
-            while count < len(lane) and size < BATCH:
+            while count < len(lane) and size < self._batch:
                 batch.extend(lane[count])
                 size += sum(map(len, lane[count]))
                 count += 1
             del lane[:count]
+            if lane is self._content:
+                self._control_writes = 0 if count or not lane else self._control_writes + 1
         return batch
 
 

@@ -258,12 +258,13 @@ def _lost_calls(coordinator: Coordinator, execution: Execution) -> list[str]:
     out, pending = coordinator.outstanding, coordinator.pending_calls.calls
     placed = {attempt.call for number in execution.dispatches for attempt in out.by_number(number)}
     needs, states = execution.plan.dependencies, execution.states
+    unplaced = dict.fromkeys(coordinator.unplaced.get(execution.id, ()))
     lost: list[str] = []
     for name, state in states.items():
         match state:
             case CallState.WAITING if not any(states[need] < CallState.DONE for need in needs.get(name, ())):
                 lost.append(name)  # no dependency is open, so nothing will make it ready
-            case CallState.READY:
+            case CallState.READY if name not in unplaced:
                 lost.append(name)
             case CallState.PENDING if (execution.id, name) not in pending:
                 lost.append(name)
@@ -285,6 +286,8 @@ def _belongs(node: Node, key: Key) -> bool:
             return request in node.coordinator.requests
         case (TimerKind.OFFER_WAIT | TimerKind.LINK_WAIT | TimerKind.RETRY, request, name):
             return (request, name) in node.coordinator.pending_calls.calls
+        case (TimerKind.PLACE, _):
+            return bool(node.coordinator.unplaced)
         case (TimerKind.BACKLOG, function):
             calls = node.coordinator.pending_calls.backlog._calls
             return any(one.requirement[0] == function for one in calls.values())

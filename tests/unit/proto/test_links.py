@@ -14,6 +14,7 @@ from mpreg_proto.effects import (
     Lane,
     Notify,
     Pause,
+    Raised,
     Resume,
     Returned,
     Run,
@@ -961,3 +962,14 @@ def test_answers_of_one_input_for_a_json_client() -> None:
     assert client.effects() == ["0", "1014"]
     client.harness.runs = dict(list(client.harness.runs.items())[2:])
     assert client.finish("y" * 60_000) == ["2"], "the driver reports no backlog, so all of it has left"
+
+
+def test_error_beyond_what_is_kept_for_a_json_client_is_shortened() -> None:
+    client = JsonClient(json_answers=2_000)
+    client.send(json_request(0))
+    client.harness.node.backlog(client.link, 2_000, now=client.harness.now)
+    run = client.harness.runs.pop(next(iter(client.harness.runs)))
+    client.harness.node.finished(run.run, Raised("ValueError", "n" * 10_000, "t" * 10_000), now=client.harness.now)
+    assert client.effects() == ["1003"]
+    assert len(json.dumps(client.answer)) < 2_000
+    assert client.answer["error"]["details"]["function"] == "add"

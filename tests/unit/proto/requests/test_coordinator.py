@@ -839,3 +839,71 @@ def test_client_that_asks_on_and_reads_nothing_is_hung_up() -> None:
     assert flooding.hung_up is None and len(flooding.take(Result)) == 80
     flooding.send(GetView(80))
     assert flooding.hung_up == 1008
+
+
+# -- slices -----------------------------------------------------------------------------------------------------------
+
+
+def wake(harness: NodeHarness) -> None:
+    harness.node.wake(now=harness.now)
+    harness.flush()
+
+
+def test_many_ready_calls_are_placed_in_slices() -> None:
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    ask(client, *[call(f"c{number}", "wide") for number in range(300)])
+    assert len(dispatched(alpha)) == 128
+    ask(other, call("small", "wide"))
+    assert [name for _, name in dispatched(alpha)] == ["small"], "it comes before the next slice"
+    wake(harness)
+    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(128, 256)]
+    wake(harness)
+    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(256, 300)]
+    assert harness.node.coordinator.unplaced == {}
+
+
+def test_slices_of_requests_in_turn() -> None:
+    harness = NodeHarness([spec("root", inline=True)])
+    client, alpha = harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    ask(client, call("r", "root"), *[call(f"a{number}", "wide", Ref("r")) for number in range(400)], number=1)
+    ask(client, *[call(f"b{number}", "wide") for number in range(300)], number=2)
+    assert {name[0] for _, name in dispatched(alpha)} == {"b"}
+    harness.finish(harness.running("root")[0])
+    order = ["".join(sorted({name[0] for _, name in dispatched(alpha)}))]
+    while TimerKind.PLACE in {key[0] for key in harness.node._timers._at}:
+        wake(harness)
+        order.append("".join(sorted({name[0] for _, name in dispatched(alpha)})))
+    assert order == ["a", "b", "a", "b", "a", "a"]
+
+
+@pytest.mark.parametrize("end", ["cancel", "link", "deadline"])
+def test_end_of_a_request_between_two_slices(end: str) -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    ask(client, *[call(f"c{number}", "wide") for number in range(300)], timeout=SECOND)
+    assert len(dispatched(alpha)) == 128
+    if end == "cancel":
+        client.send(CancelRequest(1))
+        assert fault(client).code == 1021
+    elif end == "link":
+        client.drop()
+    harness.advance(1 if end == "deadline" else 0)
+    if end == "deadline":
+        assert fault(client).code == 1020
+    else:
+        assert dispatched(alpha) == []
+    assert harness.node.coordinator.unplaced == {}
+    alpha.drop()  # which ends what it has not answered
+    harness.idle()
+
+
+def test_slices_of_a_node_that_leaves() -> None:
+    harness = NodeHarness([spec("wide", concurrency=1000)])
+    client = harness.client()
+    ask(client, *[call(f"c{number}", "wide") for number in range(300)])
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    for run in harness.running("wide"):
+        harness.finish(run)
+    assert len(answer(client).done) == 300

@@ -126,10 +126,12 @@ def test_find_cycle_without_a_cycle() -> None:
         (Request(1, (Call("x", "function", b""),)), "name_length", 8),
         (Request(1, (Call("x", "f", b"", (), ("ok", "resource")),)), "name_length", 8),
         (Request(1, (Call("x", "f", b"", version="version"),)), "name_length", 7),
+        (Request(1, calls(a=""), want=("a", "a", "a")), "calls", 3),
+        (Request(1, (Call("x", "f", b"", (), ("a", "b", "c", "d")),)), "resources", 4),
     ],
 )
 def test_request_over_a_limit(request_: Request, limit: str, came: int) -> None:
-    limits = Limits(calls=2, name_length=5)
+    limits = Limits(calls=2, name_length=5, resources=3)
     found = bad(request_, limits)
     assert found == over_limit(limit, getattr(limits, limit), came)
     assert found.code == 1014 and found.details == {"limit": limit, "value": getattr(limits, limit), "came": came}

@@ -147,6 +147,23 @@ def test_untraced_rows_of_a_trace_over_the_message_limit() -> None:
     harness.idle()
 
 
+@pytest.mark.parametrize("idempotent", [False, True])
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("eager", [False, True])
+def test_maybe_executed_of_a_result_over_the_message_limit(idempotent: bool, partial: bool, eager: bool) -> None:
+    harness = NodeHarness([spec("make", idempotent=idempotent)], limits=Limits(message=1000))
+    wire = Wire(harness, b"")
+    wire.send(Request(1, (call("x", "make"), call("y", "none")), partial=partial, eager=eager))
+    if not partial:  # before anything ran
+        assert [one.fault.code for one in wire.results() if one.fault is not None] == [1001]
+        wire.send(Request(2, (call("x", "make"), call("y", "make")), eager=eager))
+    finish(harness, "make", 1200)
+    last = wire.results()[-1]
+    assert last.last and last.fault is not None and last.fault.code == (1001 if partial and eager else 1014)
+    assert last.fault.details["maybe_executed"] is not idempotent
+    harness.idle()
+
+
 def test_reply_of_which_nothing_fits_ends_its_link() -> None:
     harness = NodeHarness([spec("make")], limits=Limits(message=90))
     wire = Wire(harness, b"")

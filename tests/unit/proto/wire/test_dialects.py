@@ -7,8 +7,8 @@ import pytest
 
 from mpreg_proto.errors import Fault, RemoteProtocolError
 from mpreg_proto.limits import Limits
-from mpreg_proto.wire.dialects import BadRequest, decode, encode, error_path
-from mpreg_proto.wire.messages import Call, Explain, Message, Ping, Refused, Request
+from mpreg_proto.wire.dialects import BadRequest, check_client_message, decode, encode, error_path
+from mpreg_proto.wire.messages import Call, Claim, Explain, Gossip, Message, Ping, Refused, Request
 
 pack = msgspec.msgpack.encode
 
@@ -142,6 +142,55 @@ def test_limits_of_calls_and_edges_before_decoding(
     bad = decode(encode(wrap(Request(9, calls))), EDGES)
     assert isinstance(bad, BadRequest) and bad.id == 9
     assert (bad.fault.code, bad.fault.details) == (1014, details)
+
+
+CALL = Call("a", "f", b"\x01")
+
+
+@pytest.mark.parametrize(
+    ("request_", "details"),
+    [
+        (Request(9, (CALL,), want=("x",) * 31), {"limit": "calls", "value": 3, "came": 31}),
+        (Request(9, (CALL,), here=("x",) * 70_000), {"limit": "calls", "value": 3, "came": 70_000}),
+        (Request(9, (CALL,), idempotent=("x",) * 31), {"limit": "calls", "value": 3, "came": 31}),
+        (Request(9, (CALL,), via=(b"x",) * 31), {"limit": "calls", "value": 3, "came": 31}),
+        (
+            Request(9, (CALL,), inputs={str(number): b"" for number in range(5)}),
+            {"limit": "edges", "value": 4, "came": 5},
+        ),
+        (
+            Request(9, (CALL,), inputs={str(number): b"" for number in range(70_000)}),
+            {"limit": "edges", "value": 4, "came": 70_000},
+        ),
+        (
+            Request(9, (msgspec.structs.replace(CALL, resources=("r",) * 301),)),
+            {"limit": "requested_resources", "value": 300, "came": 301},
+        ),
+    ],
+)
+def test_limits_of_other_names_before_decoding(request_: Request, details: dict[str, object]) -> None:
+    for message in (request_, Explain(request_)):
+        bad = decode(encode(message), EDGES)
+        assert isinstance(bad, BadRequest) and bad.id == 9
+        assert (bad.fault.code, bad.fault.details) == (1014, details)
+
+
+def test_request_at_the_limits_of_other_names() -> None:
+    names = tuple(str(number) for number in range(30))
+    calls = (msgspec.structs.replace(CALL, resources=("r",) * 300),)
+    request = Request(9, calls, want=names, here=names, idempotent=names, inputs=dict.fromkeys(names[:4], b""))
+    assert decode(encode(request), EDGES) == request
+
+
+def test_long_message_of_a_client_that_is_no_request() -> None:
+    long = Gossip(tuple(Claim(b"m" * 16, number, 1) for number in range(10_000)))
+    with pytest.raises(RemoteProtocolError, match="a client sends no message of kind 20") as raised:
+        check_client_message(encode(long))
+    assert raised.value.code == 1010
+    for fine in (Request(1, (CALL,)), Explain(Request(1, (CALL,)))):
+        check_client_message(encode(fine))
+    for unreadable in (b"", b"\xc1", b"\x90", b"\x91\x7f"):
+        check_client_message(unreadable)  # `decode` refuses these
 
 
 def test_empty_name_before_the_limit_of_edges() -> None:

@@ -11,7 +11,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import Framing, prefix
 from mpreg_proto.wire.handshake import hello
-from mpreg_proto.wire.messages import Goodbye, Hello, Message, Ping, Refused, Request, Result
+from mpreg_proto.wire.messages import Claim, Goodbye, Gossip, Hello, Message, Ping, Refused, Request, Result
 from mpreg_proto.wire.session import CLOSE_CODES, STAGES, Cause, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
@@ -22,7 +22,11 @@ LIMITS = Limits(message=1000, node_message=2000)
 
 
 def session(
-    framing: Framing = Framing.NATIVE_MESSAGES, *, local_hello: Hello = NODE, dialled: str | None = None
+    framing: Framing = Framing.NATIVE_MESSAGES,
+    *,
+    local_hello: Hello = NODE,
+    dialled: str | None = None,
+    limits: Limits = LIMITS,
 ) -> Session:
     return Session(
         LinkId(1),
@@ -30,7 +34,7 @@ def session(
         dialled=None if dialled is None else Address(dialled),
         local_hello=local_hello,
         codec=ValueCodec(),
-        limits=LIMITS,
+        limits=limits,
         now=5,
     )
 
@@ -113,6 +117,15 @@ def test_long_message_of_a_node_with_its_hello() -> None:
     long = Goodbye("x" * 1500)
     received = one.receive(framed(OTHER, long), 0)
     assert list(received) == [OTHER, long] and received.violation is None
+
+
+@pytest.mark.parametrize(("theirs", "accepted"), [(OTHER, True), (CLIENT, False)])
+def test_long_membership_message(theirs: Hello, accepted: bool) -> None:
+    one = session(limits=Limits())
+    one.receive(dialects.encode(theirs), 0)
+    long = Gossip(tuple(Claim(b"m" * 16, number, 1) for number in range(5_000)))
+    received = one.receive(dialects.encode(long), 0)
+    assert (list(received) == [long], received.violation is None) == (accepted, accepted)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.asyncio_stream import AsyncioStream
+from mpreg_transports.links.tcp import TcpLink
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +67,24 @@ async def test_drain_waits_until_the_system_has_taken_all() -> None:
             assert stream.send_now(b"more")
             await stream.drain()
             await stream.aclose()
+
+
+async def test_link_that_is_paced_keeps_few_unwritten_bytes() -> None:
+    with peer_socket() as listening:
+        stream = await asyncio_stream.connect(*listening.getsockname())
+        assert isinstance(stream, AsyncioStream)
+        peer, _ = listening.accept()
+        with peer:
+            link, size = TcpLink(stream), 16 * 1024
+            link.pace(size)
+            sending = asyncio.ensure_future(link.send([bytes(64 << 20)]))
+            while stream.unwritten <= size:
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            assert size < link.unsent_bytes <= 2 * size, "the one piece with which it was too much"
+            await asyncio.gather(sending, asyncio.to_thread(read, peer, 64 << 20))
+            await stream.aclose()
+            link.pace(2 * size)  # changes nothing any more
 
 
 async def test_cancelled_drain_leaves_a_stream_that_can_send() -> None:

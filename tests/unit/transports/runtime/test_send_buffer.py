@@ -13,7 +13,17 @@ from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_transports.links.base import Buffer, Link, LinkEnded
 from mpreg_transports.runtime import send_buffer
 from mpreg_transports.runtime.link_loop import LinkLoop
-from mpreg_transports.runtime.send_buffer import BATCH, SHORT, ProgressMonitor, ReplySlot, SendBuffer
+from mpreg_transports.runtime.send_buffer import (
+    BATCH,
+    CHECK_SECONDS,
+    CONTROL_WRITES,
+    SHORT,
+    SMALLEST_BATCH,
+    WRITE_SECONDS,
+    ProgressMonitor,
+    ReplySlot,
+    SendBuffer,
+)
 from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +49,10 @@ class Reluctant(Link):
         self.written = 0
         self.acked = 0
         self.unsent = 0
+        self.paces: list[int] = []
+
+    def pace(self, size: int) -> None:
+        self.paces.append(size)
 
     @property
     def written_bytes(self) -> int:
@@ -128,6 +142,44 @@ async def test_control_overtakes_content_between_messages() -> None:
         link.go.set()
         box.close(1000)
     assert link.sent == [b"head" + b"x" * BATCH, b"pingpongsecond" + b"y" * BATCH]
+
+
+async def test_content_leaves_between_control_messages_without_end() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    link.go.set()
+    box.put([(b"c" * BATCH,)] * (2 * CONTROL_WRITES), Lane.CONTROL)
+    box.put([(b"v" * BATCH,)] * 2)
+    box.close(1000)
+    async with running(box):
+        pass
+    assert [write[:1] for write in link.sent] == [b"c"] * CONTROL_WRITES + [b"v"] + [b"c"] * CONTROL_WRITES + [b"v"]
+
+
+@pytest.mark.parametrize(("bandwidth", "batch"), [(4_000, SMALLEST_BATCH), (1_000_000, 50_000), (100_000_000, BATCH)])
+async def test_length_of_a_write_by_the_measured_bandwidth(bandwidth: int, batch: int) -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    box.put([(b"x" * 1_000,)] * 1_000)
+    for check in range(1, 20):
+        link.acked = round(check * bandwidth * CHECK_SECONDS)
+        box.check_progress()
+    assert link.paces == ([] if batch == BATCH else [batch])
+    link.go.set()
+    box.close(1000)
+    async with running(box):
+        pass
+    assert {len(write) for write in link.sent[:-1]} <= {-(-batch // 1_000) * 1_000}
+    assert batch in (BATCH, SMALLEST_BATCH) or batch / bandwidth == WRITE_SECONDS
+
+
+async def test_bandwidth_is_not_measured_while_nothing_waits() -> None:
+    link = Reluctant()
+    box = SendBuffer(link, monitor=ProgressMonitor(unwatched))
+    for check in range(1, 20):
+        link.written = link.acked = 100 * check
+        box.check_progress()
+    assert link.paces == []
 
 
 async def test_gathered_messages_leave_in_one_write() -> None:
@@ -275,7 +327,7 @@ async def test_progress_is_reported_while_the_peer_takes_bytes() -> None:
 
 
 async def test_monitor_checks_until_all_bytes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(send_buffer, "CHECK_SECONDS", 1e-9)
     link, progress_at = Reluctant(), list[int]()
     async with anyio.create_task_group() as tasks:
         monitor = ProgressMonitor(tasks.start_soon)
