@@ -582,11 +582,8 @@ class ClientSession:
         link = pending.link
         why = f" ({self._unreachable})" if self._unreachable else ""
         text = "no answer came by the deadline"
-        if link is None and self.ready and len(self._window):
-            text = (
-                "the request was never sent: it waited for the node's credit until its deadline, as "
-                f"{len(self._window)} others were pending there"
-            )
+        if link is None and self.ready:
+            text = "the request was never sent: it waited for the node's credit until its deadline"
         elif link is None:
             text = f"the request was never sent: no node could be reached by the deadline{why}"
         maybe = link is not None and pending.may_execute

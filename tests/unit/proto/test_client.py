@@ -829,9 +829,7 @@ def test_deadline_of_a_request_that_waits() -> None:
     booth.advance(1.2)
     fault = booth.fault(numbers[2])
     assert (fault.code, fault.details) == (1020, {"maybe_executed": False})
-    assert fault.message == (
-        "the request was never sent: it waited for the node's credit until its deadline, as 2 others were pending there"
-    )
+    assert fault.message == ("the request was never sent: it waited for the node's credit until its deadline")
     booth.deliver(Result(numbers[0]))
     (sent,) = [message for message in booth.take() if isinstance(message, Request)]
     assert (sent.id, sent.timeout) == (numbers[3], round(58.8 * SECOND)), "the time that it has waited is gone"
