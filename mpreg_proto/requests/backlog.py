@@ -294,8 +294,8 @@ class Backlog:
                 best, found = turns[0], flow.heap[0][2]
         return found
 
-    def take_turn(self, key: CallKey) -> None:
-        """Count the usual runtime of a call, which `next` has returned, as used by its client."""
+    def take_turn(self, key: CallKey) -> int:
+        """Count the usual runtime of a call, which `next` has returned, as used by its client; return it in ns."""
         waiting = self._calls[key]
         function, client = waiting.requirement[0], waiting.client
         queue = self._queues[function]
@@ -306,9 +306,10 @@ class Backlog:
             queue.virtual_time + span // len(queue.clients), min(queue.used[client], queue.virtual_time + span)
         )
         self.charge(function, client, span)
+        return span
 
     def charge(self, function: str, client: LinkId, span: int) -> None:
-        """Add to the time that a client has used of a function; negative for less than was assumed."""
+        """Add to the time that a client has used of a function; negative for less than was charged at its turn."""
         queue = self._queues.get(function)
         if queue is not None and client in queue.used:
             queue.used[client] += span
@@ -316,14 +317,6 @@ class Backlog:
                 for requirement, flows in queue.flows.items():
                     if client in flows:
                         self._set_turn(queue, requirement, client)
-
-    def give_back(self, function: str, client: LinkId) -> None:
-        """Undo `take_turn`: the call was refused."""
-        queue = self._queues.get(function)
-        if queue is not None and (used := queue.used.get(client)) is not None:
-            span = min(max(self.median(function), MILLISECOND), used - queue.virtual_time)
-            if span > 0:
-                self.charge(function, client, -span)
 
     def has(self, requirement: Requirement) -> bool:
         """Return whether a call with that requirement waits."""
@@ -351,14 +344,14 @@ class Backlog:
 
     # -- pace and admission -------------------------------------------------------------------------------------------
 
-    def ran(self, function: str, client: LinkId, span: int, now: int) -> None:
-        """Record that a call of a client ran for so long and has ended."""
+    def ran(self, function: str, client: LinkId, span: int, now: int, *, charged: int) -> None:
+        """Record that a call ran for so long and has ended; `charged` is what `take_turn` has returned for it, or 0."""
         pace = self._paces.get(function)
         if pace is None:
             if len(self._paces) >= _PACES:
                 self._paces.clear()
             pace = self._paces[function] = Pace()
-        self.charge(function, client, span - max(pace.median, MILLISECOND))
+        self.charge(function, client, span - charged)
         pace.ran(span, now, busy=function in self._queues)
 
     def median(self, function: str) -> int:

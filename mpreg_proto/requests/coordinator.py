@@ -467,10 +467,9 @@ class Coordinator:
         if not (isinstance(row, Failed) and row.refused):
             self.outstanding.credits.returned(member, function, attempt.candidate.capacity)
             if len(self.pending_calls.backlog):
-                self.pending_calls.backlog.ran(function, execution.link, ran, now)
+                self.pending_calls.backlog.ran(function, execution.link, ran, now, charged=attempt.charged)
         elif faults.has_no_place(row.fault):
             self.outstanding.credits.refused(member, function)
-            self.pending_calls.backlog.give_back(function, execution.link)
         if execution.id not in self.requests:
             return []
         if isinstance(row, Failed):
@@ -586,7 +585,7 @@ class Coordinator:
         """Dispatch a call of the backlog. It is not started if its runtime no longer fits before its deadline."""
         execution, name = self.requests[key[0]], key[1]
         backlog = self.pending_calls.backlog
-        backlog.take_turn(key)
+        charged = backlog.take_turn(key)
         self.pending_calls.discard(execution, name)
         backlog.turn_taken(function, now)
         median, left = backlog.median(function), execution.deadline - now
@@ -594,7 +593,7 @@ class Coordinator:
             fault = faults.too_late(execution.plan.calls[name], left, median)
             execution.move(name, CallState.READY, now)
             return self.in_flight.failed(execution, name, fault, now)
-        return self._place(execution, [name], now, turn=True)
+        return self._place(execution, [name], now, charged=charged)
 
     def _has_place(self, requirement: Requirement) -> bool:
         key = requirement[3]
@@ -613,9 +612,7 @@ class Coordinator:
             if own:
                 self.pending_calls.discard(execution, name)
                 execution.move(name, CallState.READY, now)
-                actions += self.scheduler.dispatch(
-                    execution, [(execution.plan.calls[name], own)], now, turn=True, bounded=False
-                )
+                actions += self.scheduler.dispatch(execution, [(execution.plan.calls[name], own)], now, bounded=False)
         return actions
 
     def _poll(self, function: str, now: int) -> list[RequestOutput]:
@@ -635,12 +632,11 @@ class Coordinator:
                 actions += self._place(execution, names, now)
         return actions
 
-    def _place(
-        self, execution: Execution, names: Sequence[str], now: int, *, turn: bool = False
-    ) -> list[RequestOutput]:
-        """Dispatch ready calls (`turn`: before the backlog). A call that no node can run may end the request before.
+    def _place(self, execution: Execution, names: Sequence[str], now: int, *, charged: int = 0) -> list[RequestOutput]:
+        """Dispatch ready calls; one that has its turn in the backlog was `charged` for it.
 
-        Of more than one slice the rest is placed in the next ones.
+        A call that no node can run may end the request before. Of more than one slice the rest is placed in the next
+        ones.
         """
         if len(names) > _SLICE:
             self.unplaced.setdefault(execution.id, []).extend(names[_SLICE:])
@@ -652,7 +648,7 @@ class Coordinator:
             actions += self.in_flight.failed(execution, name, fault, now)
             if execution.id not in self.requests:
                 return actions
-        return actions + self.scheduler.dispatch(execution, calls, now, turn=turn)
+        return actions + self.scheduler.dispatch(execution, calls, now, charged=charged)
 
     def _place_slice(self, now: int) -> list[RequestOutput]:
         """Place the next slice of the request whose turn it is, if any."""

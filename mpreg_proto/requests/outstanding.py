@@ -49,6 +49,8 @@ class Attempt(msgspec.Struct, frozen=True, eq=False):
     """The chosen member, as it was offered at that moment."""
     sent: int
     function: str
+    charged: int = 0
+    """The time in ns that it counted as used at its turn in the backlog; 0 if it has not waited there."""
 
 
 class Outstanding:

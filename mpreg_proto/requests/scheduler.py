@@ -385,13 +385,13 @@ class Scheduler:
         calls: Sequence[tuple[Call, Sequence[Candidate]]],
         now: int,
         *,
-        turn: bool = False,
+        charged: int = 0,
         bounded: bool = True,
     ) -> list[RequestAction]:
         """Choose a member for each call. Calls for one member go in one dispatch, as far as a message holds them.
 
-        A call for which no member has a place, or behind others that wait for one, goes into the backlog, unless it is
-        its `turn`, or places are not `bounded`.
+        A call for which no member has a place, or behind others that wait for one, goes into the backlog, unless it has
+        its turn there (`charged`, see `Backlog.take_turn`), or places are not `bounded`.
         """
         full: list[RequestAction] = []
         actions: list[RequestAction] = []
@@ -400,7 +400,8 @@ class Scheduler:
         for call, every in calls:
             self._pending_calls.release((execution.id, call.name))
             candidates = credits.allowed(every, call.function) if bounded else every
-            if not candidates or (not turn and len(backlog) and backlog.has(self.requirement(execution, call))):
+            behind = not charged and bounded and len(backlog) and backlog.has(self.requirement(execution, call))
+            if not candidates or behind:
                 execution.move(call.name, CallState.PENDING, now, reason=_NO_PLACE)
                 self._pending_calls.wait_for_place(execution, call.name, self.requirement(execution, call), now)
                 continue
@@ -416,7 +417,7 @@ class Scheduler:
                 actions.append(Connect(chosen.member))
             else:
                 batch = self._batch(execution, call, route, batches=batches, full=full, together=len(calls) > 1)
-                self._add(execution, call, chosen, batch, why, now)
+                self._add(execution, call, chosen, batch, why, now, charged)
         return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
 
     def link_timed_out(self, execution: Execution, name: str, now: int) -> None:
@@ -492,7 +493,9 @@ class Scheduler:
                 size += len(value) + 4 * len(dependency) + _VALUE_OVERHEAD
         return size
 
-    def _add(self, execution: Execution, call: Call, chosen: Candidate, batch: _Batch, why: str, now: int) -> None:
+    def _add(
+        self, execution: Execution, call: Call, chosen: Candidate, batch: _Batch, why: str, now: int, charged: int
+    ) -> None:
         name, dispatch = call.name, batch.dispatch
         if name in execution.pending:
             self._pending_calls.discard(execution, name)
@@ -503,7 +506,9 @@ class Scheduler:
             dispatch.idempotent.append(name)
         state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
         execution.move(name, state, now, chosen.shown, why)
-        self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, call.function))
+        self._outstanding.add(
+            Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, call.function, charged)
+        )
 
 
 def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits, now: int) -> Explanation:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pytest
+
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.requests.backlog import INTERVAL, TARGET, Backlog, CallKey, Credits, Pace, Requirement
@@ -137,6 +139,15 @@ def test_client_that_has_used_less_time_is_next() -> None:
     assert served(backlog) == [3, 4, 5, 1, 2]
 
 
+@pytest.mark.parametrize("turn", [True, False])
+def test_time_that_a_call_ran_is_charged_once(turn: bool) -> None:
+    backlog = waiting(*[ONE] * 8, *[TWO] * 8)
+    charged = backlog.take_turn(key(1)) if turn else 0
+    backlog.discard(key(1))
+    backlog.ran("f", ONE, 5 * MILLISECOND, 5 * MILLISECOND, charged=charged)
+    assert [number >= 9 for number in served(backlog, 6)] == [True] * 5 + [False]
+
+
 def test_newcomer_has_no_advantage_from_its_absence() -> None:
     backlog = waiting(*[ONE] * 40)
     assert served(backlog, 30) == list(range(1, 31))
@@ -225,7 +236,7 @@ def paced(*clients: LinkId, gap: int = 10 * MILLISECOND) -> Backlog:
     """Return a backlog whose function ends a call each `gap`, which is also how long each runs."""
     backlog = waiting(*clients)
     for number in range(1, 17):
-        backlog.ran("f", THREE, gap, number * gap)
+        backlog.ran("f", THREE, gap, number * gap, charged=0)
     return backlog
 
 

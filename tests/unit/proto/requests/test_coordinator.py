@@ -636,7 +636,49 @@ def test_clients_take_turns_in_the_backlog() -> None:
         harness.advance(0.001)
         alpha.send(ran(request, name, 0.001))
         open_calls += dispatched(alpha)
-    assert order == ["c0", "c1", "c2", "o0", "c3", "o1", "c4", "c5"]
+    assert order == ["c0", "c1", "o0", "o1", "c2", "c3", "c4", "c5"], "the first two count, although they did not wait"
+
+
+def test_time_of_calls_counts_once_with_or_without_a_turn() -> None:
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("pair", concurrency=2))
+    for number in range(8):
+        ask(client, call(f"c{number}", "pair"), number=number, timeout=10 * SECOND)
+    for number in range(6):
+        ask(other, call(f"o{number}", "pair"), number=number, timeout=20 * SECOND)
+    open_calls, order = dispatched(alpha), []
+    while open_calls:
+        request, name = open_calls.pop(0)
+        order.append(name)
+        harness.advance(0.001)
+        alpha.send(ran(request, name, 0.001))
+        open_calls += dispatched(alpha)
+    assert order[:4] == ["c0", "c1", "c2", "c3"], "without a turn"
+    assert order[4:8] == ["o0", "o1", "o2", "o3"], "as much time"
+    assert order[8:] == ["c4", "o4", "c5", "o5", "c6", "c7"]
+
+
+def test_call_that_waits_for_a_link_has_its_place() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", NARROW)
+    alpha.drop()
+    ask(client, *[call(f"c{number}", "narrow") for number in range(5)])
+    pending = harness.node.coordinator.pending_calls
+    assert len(pending.calls) == 5 and len(pending.backlog) == 3
+    client.send(CancelRequest(1))
+    assert fault(client).code == 1021
+    assert harness.node.coordinator.outstanding.credits._out == {}
+
+
+def test_backlog_of_a_node_that_leaves() -> None:
+    harness = NodeHarness([NARROW])
+    client = harness.client()
+    ask(client, *[call(f"c{number}", "narrow") for number in range(9)])
+    harness.node.leave(now=harness.now)
+    harness.flush()
+    while running := harness.running("narrow"):
+        harness.finish(running[0])
+    assert len(answer(client).done) == 9
 
 
 def test_call_whose_runtime_no_longer_fits_is_not_started() -> None:
