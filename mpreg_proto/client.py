@@ -3,12 +3,15 @@
 One `ClientSession` uses many links, one after another. A request that is submitted without a link waits for the next
 link. A request on a link that ended is answered with 1023, unless it was never sent. If there are other nodes, the
 session leaves a node that drains: requests that the node refused go to the next node, and the old link stays until the
-rest is answered. The session also enforces deadlines: 200 ms after a deadline without an answer, it answers 1020
-itself, cancels the request, and drops what still arrives (docs/explanation/guarantees.md).
+rest is answered. Requests beyond the credit that the node announces in its `Hello` wait here, in the order of their
+submission, and go as answers arrive; queries go at once. The session also enforces deadlines: 200 ms after a deadline
+without an answer, it answers 1020 itself, cancels the request, and drops what still arrives
+(docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import NoReturn, assert_never
 
 import msgspec
@@ -42,6 +45,9 @@ from mpreg_proto.wire.values import ValueCodec
 
 _DEADLINE_MARGIN = 200 * MILLISECOND
 """The time after the deadline, in ns, for which a client still waits for the answer."""
+
+_STALE = 64
+"""The numbers in the order of waiting requests that may be stale, beside as many as are not."""
 
 Reply = Result | Explanation | View
 """The answer to a request or query; more follow a `Result` that is not `last`."""
@@ -90,6 +96,7 @@ class _Pending:
         "message",
         "reply_type",
         "retries_left",
+        "size",
         "view",
         "was_queued",
     )
@@ -109,8 +116,45 @@ class _Pending:
         """The number of times that it may still go to another node, if no node has started anything of it."""
         self.was_queued = False
         """True if it waited here, so that less of its time is left."""
+        self.size = 0
+        """The bytes of its message, once it was encoded."""
         self.has_results = False
         """True if some results have arrived: then no other node may start it again."""
+
+
+class _Window:
+    """The credit of the link on which requests are sent, and the requests that hold it until their last `Result`.
+
+    A cancelled request holds it too: its node has it until it answers.
+    """
+
+    __slots__ = ("_held", "_most", "_size", "_sizes")
+
+    def __init__(self, credit: tuple[int, int]) -> None:
+        self._most, self._size = credit
+        self._held: dict[int, int] = {}
+        self._sizes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def has_room(self, size: int) -> bool:
+        """Return whether a request of `size` bytes may be sent. One may always be pending, however long it is."""
+        held = self._held
+        return not held or (len(held) < self._most and self._sizes + size <= self._size)
+
+    def take(self, number: int, size: int) -> None:
+        """Give credit to a request that is sent."""
+        self._held[number] = size
+        self._sizes += size
+
+    def give_back(self, number: int) -> bool:
+        """Take back the credit of a request, if it holds some. Returns whether it did."""
+        size = self._held.pop(number, None)
+        if size is None:
+            return False
+        self._sizes -= size
+        return True
 
 
 class ClientSession:
@@ -143,6 +187,10 @@ class ClientSession:
         self._own_log: list[Effect] = []
         self._pending: dict[int, _Pending] = {}
         self._unsent: dict[int, _Pending] = {}
+        """What waits for a link or for credit."""
+        self._order: list[int] = []
+        """A heap of the numbers in `_unsent`, and of some that have left it: the order of submission."""
+        self._window = _Window((0, 0))
         self._unreachable = ""
         self._last_id = 0
         self._free: list[None] = [None]
@@ -233,6 +281,7 @@ class ClientSession:
         for key in self._timers.due(now):
             if key[0] == TimerKind.LATE:
                 self._deadline_exceeded(int(key[1]))
+                self._send_unsent(now)
             elif key[0] == TimerKind.DECODE:
                 link = LinkId(int(key[1]))
                 self._receive(link, self.links.continue_decoding(link, now), now)
@@ -272,13 +321,14 @@ class ClientSession:
 
     @exclusive
     def cancel(self, number: int, *, now: int) -> None:
-        """Cancel a request: no answer comes, and the node receives a `CancelRequest`."""
+        """Cancel a request: no answer comes. The node receives a `CancelRequest`, unless the request was never sent."""
         check_kind("the number of a request", number, (int,))
         pending = self._pending.get(number)
         if pending is not None:
             if pending.link is not None:
                 self.links.send_or_close(pending.link, CancelRequest(number))
             self._forget(number)
+            self._send_unsent(now)
             self._collect_effects()
 
     @exclusive
@@ -328,7 +378,7 @@ class ClientSession:
     def _add_pending(self, number: int, message: Request | Explain | GetView, deadline: int, now: int) -> int:
         pending = self._pending[number] = _Pending(message, deadline, self._alternatives)
         self._timers.set((TimerKind.LATE, number), min(deadline + _DEADLINE_MARGIN, FURTHEST))
-        if self.ready and self._link is not None:
+        if self.ready and self._link is not None and not (self._unsent and pending.may_execute):
             self._send(self._link, number, pending, now)
             self._collect_effects()
         else:
@@ -336,18 +386,52 @@ class ClientSession:
         return number
 
     def _queue(self, number: int, pending: _Pending) -> None:
-        """Keep it for the next link."""
+        """Keep it for the next link, or until the node has credit for it."""
         pending.was_queued = True
         self._unsent[number] = pending
+        heappush(self._order, number)
+        if len(self._order) > 2 * len(self._unsent) + _STALE:
+            self._order = sorted(self._unsent)
+
+    def _send_unsent(self, now: int) -> None:
+        """Send what waits, in the order of submission, as far as the credit of the link goes."""
+        order, unsent = self._order, self._unsent
+        while order and (self.ready or order[0] not in unsent):
+            pending = unsent.get(order[0])
+            if pending is None:
+                heappop(order)
+                continue
+            if pending.may_execute and not self._window.has_room(pending.size):
+                return
+            assert self._link is not None, "a link that is ready is open"
+            number = heappop(order)
+            del unsent[number]
+            self._send(self._link, number, pending, now)
+            if number in unsent:  # its link has ended, or it is longer than it was
+                return
 
     def _send(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
         assert message is not None, "a question that may be sent again is kept"
-        if pending.was_queued and isinstance(message, Request) and (message.timeout is None or message.timeout > 0):
+        if not pending.may_execute:
+            pass
+        elif not self._window.has_room(pending.size):
+            self._queue(number, pending)
+            return
+        elif pending.was_queued and isinstance(message, Request) and (message.timeout is None or message.timeout > 0):
             # It waited here, so less time is left. A timeout that is not valid stays as it is, for the node to refuse.
-            message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
+            if now >= pending.deadline:
+                self._deadline_exceeded(number)
+                return
+            message = msgspec.structs.replace(message, timeout=pending.deadline - now)
         try:
-            outcome = self.links.send(link, message)
+            body = self.links.encode(link, message)
+            pending.size = 0 if body is None else len(body)
+            too_long = pending.size > self.links.limit(link)
+            if pending.may_execute and not too_long and not self._window.has_room(pending.size):
+                self._queue(number, pending)
+                return
+            outcome = self.links.send(link, message, body)
         except (ValueError, OverflowError, TypeError, RecursionError) as error:  # UnicodeError is a ValueError
             fault = Fault(
                 ErrorCode.INVALID_REQUEST, f"the request cannot be encoded: {error}", {"maybe_executed": False}
@@ -357,6 +441,8 @@ class ClientSession:
         match outcome:
             case Sent():
                 pending.link = link
+                if pending.may_execute:
+                    self._window.take(number, pending.size)
                 self.links.watch(link, now)
                 if not pending.retries_left:
                     pending.message = None  # its bytes are sent; do not keep a large argument
@@ -392,6 +478,12 @@ class ClientSession:
 
     def _on_reply(self, link: LinkId, reply: Reply, now: int) -> None:
         """Take a reply. Ignore one whose request was not sent over `link`, or has another type of answer."""
+        returned = isinstance(reply, Result) and reply.last and link == self._link and self._window.give_back(reply.id)
+        self._handle_reply(link, reply, now)
+        if returned and self._unsent:
+            self._send_unsent(now)
+
+    def _handle_reply(self, link: LinkId, reply: Reply, now: int) -> None:
         pending = self._pending.get(reply.id)
         if pending is None or pending.link != link:
             return
@@ -426,8 +518,7 @@ class ClientSession:
         pending.retries_left -= 1
         self._remove_from_draining(left, number)
         self._queue(number, pending)
-        if self.ready and self._link is not None:
-            self._send(self._link, number, self._unsent.pop(number), now)
+        self._send_unsent(now)
 
     def _on_node_left(self, link: LinkId, now: int) -> None:
         """Retry or fail what a node that left has not answered: it answered all that it had accepted."""
@@ -466,9 +557,12 @@ class ClientSession:
         self.ready, self._unreachable = True, ""
         agreed = self.links.sessions[link].agreed
         self._log.append(Ready(theirs.name, theirs.member, agreed.version if agreed is not None else 0))
-        unsent, self._unsent = self._unsent, {}
-        for number, pending in unsent.items():
-            self._send(link, number, pending, now)
+        self._window = _Window(theirs.credit)
+        for number, pending in list(self._unsent.items()):
+            if not pending.may_execute:  # queries need no credit
+                del self._unsent[number]
+                self._send(link, number, pending, now)
+        self._send_unsent(now)
 
     def _settle(self, number: int, reply: Reply) -> None:
         if number in self._pending:
@@ -488,7 +582,9 @@ class ClientSession:
         link = pending.link
         why = f" ({self._unreachable})" if self._unreachable else ""
         text = "no answer came by the deadline"
-        if link is None:
+        if link is None and self.ready:
+            text = "the request was never sent: it waited for the node's credit until its deadline"
+        elif link is None:
             text = f"the request was never sent: no node could be reached by the deadline{why}"
         maybe = link is not None and pending.may_execute
         if link is not None:

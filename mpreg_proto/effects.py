@@ -94,7 +94,7 @@ class KeepAlive(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False):
-    """Stop reading a client's link until `Resume`."""
+    """Stop reading the link of a JSON client until `Resume`. No other link is paused."""
 
     link: LinkId
 

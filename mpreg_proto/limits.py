@@ -49,7 +49,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     name_length: int = 256
     """Characters in the name of a call, function or resource, and in a version that a call pins."""
     requests: int = 8_192
-    """Requests in flight at one coordinator; more end with 1022."""
+    """Requests in flight at one coordinator. One client has at most as many as there is room for more; others of it end
+    with 1022."""
+    client_requests: int = 1_024
+    """Requests of one client in flight on one link, and at most half of `requests`: more wait at a native client, and
+    the link of a JSON client is not read."""
+    client_bytes: int = 32 * 1024 * 1024
+    """Bytes of these requests, encoded. A single one may be longer."""
+    client_answers: int = 256 * 1024 * 1024
+    """The unsent bytes from which new requests of a native client end with 1022. Its link is read all the same."""
     calls_per_worker: int = 256
     """Outstanding calls at one member from which placement treats it as full."""
     default_timeout: Span = 60 * SECOND
@@ -71,8 +79,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     hang_up: Span = 3 * SECOND
     """The time for which a link that is hung up waits for a peer that takes nothing of what was sent before."""
     backlog: int = 32 * 1024 * 1024
-    """The unsent bytes from which a client's link is not read, until half of them are sent. Reasonable: over `message`,
-    so that a client that receives one long answer is still read: its pings would get no answer."""
+    """The unsent bytes from which the link of a JSON client is not read, until half of them are sent. Reasonable: over
+    `message`, so that a client that receives one long answer is still read: its pings would get no answer."""
+    json_answers: int = 48 * 1024 * 1024
+    """The unsent bytes that are kept for a JSON client. An answer beyond that becomes error 1014. Reasonable: `backlog`
+    and `message` together."""
     stalled: Span = 10 * SECOND
     """The time after which a link is closed whose peer takes none of the unsent bytes."""
     drain_grace: Span = 10 * SECOND
@@ -120,6 +131,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Resources that one member may hold, and that one call may ask for."""
     changes: int = 256
     """Changes of each member's catalogue that a node keeps to send as deltas."""
+
+    @property
+    def credit(self) -> tuple[int, int]:
+        """The requests that a client may have in flight on one link, and their bytes: what a node announces."""
+        return min(self.client_requests, (self.requests + 1) // 2), self.client_bytes
 
     def __post_init__(self) -> None:
         for name, kind in Limits.__annotations__.items():

@@ -43,6 +43,8 @@ _CLOSED_KEPT = 4096
 """Numbers of closed links that are remembered, to notice their reuse."""
 MAX_CONTROL_BYTES = 16 * 1024
 """The longest message in `Lane.CONTROL`, in bytes: bulk anti-entropy waits with the values."""
+_FLOOD = 16
+"""The answers for each request of its credit that a native client may get while `Limits.client_answers` are unsent."""
 _MESSAGES: tuple[type, ...] = get_args(Message)
 _CONTROL_LANE = frozenset(
     (Hello, Ping, Pong, Gossip, Digest, Fetch, BucketHashes, Pull, DialBack, PingReq, IndirectAck)
@@ -72,6 +74,7 @@ class Links:
         self._codec = codec
         self._timers = timers
         self._limits = limits
+        self._credit = limits.credit
         self._log = log
         self._frozen_after = frozen_after
         self._last_ping = 0
@@ -87,6 +90,8 @@ class Links:
         self._closed: dict[LinkId, None] = {}
         """The links that were closed last, whose numbers must not come back."""
         self._keep_order = False
+        self._undrained: dict[LinkId, int] = {}
+        """The bytes for JSON clients in the log: their driver has not got them yet."""
         self.tap: Callable[[LinkId, Message | BadRequest], None] | None = None
         """Called with each message for the owner, before the owner handles it. For simulators, which get decoded
         messages with any framing. It must not call the node.
@@ -162,6 +167,7 @@ class Links:
         received = session.receive(data, now)
         if session.classic:
             self._classic_received(session, now)
+            self._check_in_flight(session)
         return received
 
     def _classic_received(self, session: Session, now: int) -> None:
@@ -178,6 +184,7 @@ class Links:
         if session is None or not session.decoding:
             return Received()
         received, more = session.continue_decoding()
+        self._check_in_flight(session)
         if more:
             self._timers.set((TimerKind.DECODE, link), now)
         else:
@@ -185,10 +192,43 @@ class Links:
             session.touch(now)
         return received
 
-    # -- backlog ------------------------------------------------------------------------------------------------------
+    # -- flow control -------------------------------------------------------------------------------------------------
+
+    def _check_in_flight(self, session: Session) -> None:
+        """Pause a JSON client that has as many requests in flight as it may have; resume it at half of them.
+
+        A native client has a credit in place of that (`Limits.credit`), so that it is always read.
+        """
+        (count, size), (most, longest) = session.in_flight, self._credit
+        if count >= most or size >= longest:
+            self._pause(session, PauseReason.REQUESTS)
+        elif 2 * count <= most and 2 * size <= longest:
+            self._resume(session, PauseReason.REQUESTS)
+
+    def is_flooded(self, session: Session) -> bool:
+        """Return whether a native client leaves so much unread that new requests and queries are refused."""
+        return session.backlog >= self._limits.client_answers and session.member is None and not session.classic
+
+    def _check_flood(self, session: Session) -> bool:
+        """End the link of a native client that goes on to ask for answers while it leaves very many unread.
+
+        Returns whether the link has ended. A client that keeps to its credit gets far fewer in that time: a refusal
+        reaches it only after all that was unsent before it.
+        """
+        session.flooding += 1
+        if session.flooding <= _FLOOD * self._credit[0] + _FLOOD:
+            return False
+        text = f"{session.flooding} answers came on top of {session.backlog} bytes that it has not taken"
+        self.hang_up(session.link, CloseCode.POLICY_VIOLATION, cause=LinkEndCause.VIOLATION, reason=text)
+        return True
+
+    def drained(self) -> None:
+        """Note that the driver has got all that was sent: it reports what it cannot send at once (`backlog`)."""
+        if self._undrained:
+            self._undrained.clear()
 
     def backlog(self, link: LinkId, queued: int, now: int) -> None:
-        """Handle the backlog of a link: pause a client that reads too slowly, end a link whose peer takes nothing.
+        """Handle the backlog of a link: pause a JSON client that reads too slowly, end a link whose peer takes nothing.
 
         A backlog that has become shorter is a sign of life while more than a control message waits: only then did the
         peer make room for it. Shorter ones prove nothing, however a driver cuts them: the system takes pings and gossip
@@ -207,7 +247,9 @@ class Links:
         elif (TimerKind.STALLED, link) not in self._timers:
             session.last_progress = now
             self._timers.set((TimerKind.STALLED, link), now + self._limits.stalled)
-        if queued >= self._limits.backlog and session.member is None:
+        if queued < self._limits.client_answers:
+            session.flooding = 0
+        if queued >= self._limits.backlog and session.classic:
             self._pause(session, PauseReason.BACKLOG)
         elif queued <= self._limits.backlog // 2:
             self._resume(session, PauseReason.BACKLOG)
@@ -287,22 +329,51 @@ class Links:
         self.closing.pop(link, None)
         return self.sessions.pop(link), clean
 
-    def send(self, link: LinkId, message: Message) -> SendOutcome:
-        """Send `message`, whole or not at all. The caller handles the outcome; see sending.py."""
+    def encode(self, link: LinkId, message: Message) -> bytes | None:
+        """Return the body for `send` of a message; None for a link without bytes, and for one that has ended."""
+        session = self.sessions.get(link)
+        if session is None or session.stage is Stage.ENDED or session.framing is Framing.OBJECTS:
+            return None
+        return session.encode(message)
+
+    def send(self, link: LinkId, message: Message, body: bytes | None = None) -> SendOutcome:
+        """Send `message`, whole or not at all. The caller handles the outcome; see sending.py.
+
+        `body`: what `encode` has returned for it.
+        """
         session = self.sessions.get(link)
         if session is None or session.stage is Stage.ENDED:
+            return LINK_GONE
+        if session.backlog and self.is_flooded(session) and self._check_flood(session):
             return LINK_GONE
         control = type(message) in _CONTROL_LANE and not self._keep_order
         if session.framing is Framing.OBJECTS:
             self._log.append(Send(link, (), message, Lane.CONTROL if control else Lane.CONTENT))
             return SENT
-        body = session.encode(message)
+        if session.classic:
+            return self._send_classic(session, message)
         if body is None:
-            return SENT
+            body = session.encode(message)
+            assert body is not None, "the native dialect has all messages"
         if len(body) > session.limit:
             return TooLong(len(body), session.limit)
         lane = Lane.CONTROL if control and len(body) <= MAX_CONTROL_BYTES else Lane.CONTENT
         self._log.append(Send(link, session.chunks(body), None, lane))
+        return SENT
+
+    def _send_classic(self, session: Session, message: Message) -> SendOutcome:
+        """Send what the classic dialect has for a message. An answer for which no room is left becomes 1014."""
+        link = session.link
+        waiting = self._undrained.get(link, 0)
+        body = session.encode(message, room=max(0, self._limits.json_answers - session.backlog - waiting))
+        if body is None:
+            return SENT
+        if len(body) > session.limit:
+            return TooLong(len(body), session.limit)
+        self._undrained[link] = waiting + len(body)
+        self._log.append(Send(link, session.chunks(body), None, Lane.CONTENT))
+        if PauseReason.REQUESTS in session.paused:
+            self._check_in_flight(session)
         return SENT
 
     def send_or_close(self, link: LinkId, message: Message) -> None:
@@ -477,7 +548,7 @@ class Links:
             self.hang_up(link)
 
     def _check_keepalive(self, session: Session, now: int) -> None:
-        if session.decoding:  # nothing is read from it meanwhile
+        if session.paused:  # nothing is read from it meanwhile
             session.touch(now)
         silent = now - session.last_activity
         busy = session.watched = session.watched and self._busy_on(session.link)

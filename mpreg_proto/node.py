@@ -238,7 +238,7 @@ class Node:
     def backlog(self, link: LinkId, queued: int, *, now: int) -> None:
         """Handle the backlog of a link in bytes, whenever it has changed by much; each 0, even if more bytes follow.
 
-        From `Limits.backlog` on a client is not read (`Pause`). A link whose backlog has not become smaller for
+        From `Limits.backlog` on a JSON client is not read (`Pause`). A link whose backlog has not become smaller for
         `Limits.stalled`, without a call of `progress`, is hung up. A call is optional for an adapter that bounds its
         buffers itself. Raises LocalProtocolError for a link that is not open, and for a number below 0.
         """
@@ -401,6 +401,7 @@ class Node:
         """Return all effects since the last `drain`, in the order of their causes."""
         self.replies.flush(self.worker.queued)
         self._end_links(self._now)
+        self.links.drained()
         log = self._log[:]
         if self._tap is not None:
             self._tap.drained(log)

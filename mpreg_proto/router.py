@@ -86,7 +86,7 @@ from mpreg_proto.wire.messages import (
     Result,
     View,
 )
-from mpreg_proto.wire.session import Stage
+from mpreg_proto.wire.session import Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
 
@@ -130,12 +130,13 @@ class Machines:
         self.log: list[Effect] = []
         self.draining = False
         """True if this node takes no new calls."""
+        self.credit: tuple[int, int] = config.limits.credit
         self.offered: dict[str, FunctionSpec] = {}
         self.resources: tuple[str, ...] = config.resources
         self.addresses: tuple[Address, ...] = config.addresses
         self._rng = rng
         self.links: Links = Links(
-            lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name),
+            lambda: hello(cluster=config.cluster_id, member=self.me, name=config.name, credit=self.credit),
             codec=codec,
             timers=self.timers,
             limits=config.limits,
@@ -216,12 +217,14 @@ class Machines:
 
     # -- combined state of the machines -------------------------------------------------------------------------------
 
-    def accept(self, link: LinkId, request: Request, now: int) -> Sequence[RequestOutput]:
-        """Accept a request that this node coordinates, or refuse it while draining."""
+    def accept(
+        self, link: LinkId, request: Request, now: int, *, size: int = 0, credit: tuple[int, int] | None = None
+    ) -> Sequence[RequestOutput]:
+        """Accept a request that this node coordinates, or refuse it while draining. See `Coordinator.submit`."""
         if self.draining:
             result = Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False))
             return [SendReply(link, result, False)]
-        return self.coordinator.submit(request, link, now)
+        return self.coordinator.submit(request, link, now, size=size, credit=credit)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
         """Return why this node cannot run `call` now: 1001 if it is not offered here, 1024 if this node drains.
@@ -481,11 +484,16 @@ class Router:
 
     def _on_request(self, link: LinkId, request: Request, now: int) -> None:
         session = self._links.sessions[link]
+        size, credit = session.request_sizes.popleft() if session.request_sizes else 0, None
         if session.stage is not Stage.OPEN:
             fault = Fault(ErrorCode.DRAINING, "this link is closing", {"maybe_executed": False})
             self._replies.refuse(link, Result(request.id, fault=fault))
             return
         if session.member is None:
+            if not session.classic:
+                if session.backlog and self._refuses_more(session, request.id):
+                    return
+                credit = self._machines.credit
             if request.here or request.hops or request.caller or request.to or request.via:  # only nodes may set these
                 request = msgspec.structs.replace(request, here=(), hops=0, caller="", to=b"", via=())
         elif request.to and request.to != self._machines.me:
@@ -494,7 +502,15 @@ class Router:
         elif request.here and len(request.here) == len(request.calls):
             self._on_dispatch(link, request, now)
             return
-        self._run(self._machines.accept(link, request, now), now)
+        self._run(self._machines.accept(link, request, now, size=size, credit=credit), now)
+
+    def _refuses_more(self, session: Session, number: int) -> bool:
+        """Refuse a request or query if its native client leaves too much unread. Returns whether it was refused."""
+        if not self._links.is_flooded(session):
+            return False
+        fault = faults.unread_answers(self._machines.config.limits.client_answers, session.backlog)
+        self._replies.refuse(session.link, Result(number, fault=fault.with_details(maybe_executed=False)))
+        return True
 
     def _relay(self, link: LinkId, request: Request, sender: MemberId, now: int) -> None:
         """Relay a dispatch for another node."""
@@ -568,6 +584,8 @@ class Router:
         self._run(self._machines.coordinator.credit_returned(member, message.function, now), now)
 
     def _on_explain(self, link: LinkId, message: Explain, now: int) -> None:
+        if self._refuses_more(self._links.sessions[link], message.request.id):
+            return
         machines = self._machines
         loads, limits = machines.coordinator.outstanding, machines.config.limits
         explanation = explain(message.request, machines.cluster.index, loads, limits, now)
@@ -584,6 +602,8 @@ class Router:
 
     def _on_get_view(self, link: LinkId, message: GetView, now: int) -> None:
         """Answer with the view, in several messages if it is too long for one."""
+        if self._refuses_more(self._links.sessions[link], message.id):
+            return
         view = _json(self._machines.view(now))
         outcome = self._links.send(link, View(message.id, view))
         match outcome:

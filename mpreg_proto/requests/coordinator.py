@@ -42,6 +42,8 @@ class InFlight:
     ) -> None:
         self.requests: dict[RequestId, Execution] = {}
         self.origins: dict[LinkId, dict[int, RequestId]] = {}
+        self.sizes: dict[LinkId, int] = {}
+        """The bytes of the requests of each link."""
         self._outstanding = outstanding
         self._pending_calls = pending_calls
         self._timers = timers
@@ -60,12 +62,16 @@ class InFlight:
         """Return the requests that came over `link`, oldest first."""
         return [self.requests[request_id] for request_id in self.origins.get(link, {}).values()]
 
-    def open_request(self, request: Request, plan: Plan, link: LinkId, *, now: int, deadline: int) -> Execution:
+    def open_request(
+        self, request: Request, plan: Plan, link: LinkId, *, now: int, deadline: int, size: int
+    ) -> Execution:
         """Add a request that has passed all checks, under an id of its own."""
         self.last_id += 1
         request_id = RequestId(self.last_id)
-        execution = Execution(request_id, request, plan, link=link, arrived=now, deadline=deadline)
+        execution = Execution(request_id, request, plan, link=link, arrived=now, deadline=deadline, size=size)
         self.requests[request_id] = execution
+        if link != LOCAL:
+            self.sizes[link] = self.sizes.get(link, 0) + size
         self.origins.setdefault(link, {})[request.id] = request_id
         self._timers.set((TimerKind.DEADLINE, request_id), deadline)
         return execution
@@ -131,6 +137,8 @@ class InFlight:
         """Remove a request and cancel its open calls and dispatches. Their late answers match nothing."""
         del self.requests[execution.id]
         self.origins.get(execution.link, {}).pop(execution.reply_id, None)
+        if execution.link != LOCAL:
+            self.sizes[execution.link] -= execution.size
         self._timers.cancel((TimerKind.DEADLINE, execution.id))
         for name in reversed(list(execution.pending)) if execution.pending else ():  # the backlog's first ones last
             self._pending_calls.discard(execution, name)
@@ -144,6 +152,7 @@ class InFlight:
     def forget(self, link: LinkId) -> None:
         """Forget a closed link, all of whose requests are closed."""
         self.origins.pop(link, None)
+        self.sizes.pop(link, None)
 
     def _settled_failures(self, execution: Execution, names: Sequence[str]) -> list[RequestOutput]:
         """Return the rows of the wanted calls among `names`, which have just failed, if the request is eager."""
@@ -217,8 +226,13 @@ class Coordinator:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, link: LinkId, now: int) -> list[RequestOutput]:
-        """Accept a request that came over `link`. It is answered exactly once, unless that link ends first."""
+    def submit(
+        self, request: Request, link: LinkId, now: int, *, size: int = 0, credit: tuple[int, int] | None = None
+    ) -> list[RequestOutput]:
+        """Accept a request of `size` bytes that came over `link`; `credit` is that of a native client.
+
+        It is answered exactly once, unless that link ends first.
+        """
         if request.id in self.in_flight.origins.get(link, ()):
             return [
                 _refuse(
@@ -227,8 +241,13 @@ class Coordinator:
                     Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link"),
                 )
             ]
-        if len(self.requests) >= self._limits.requests:
-            return [_refuse(request, link, faults.overloaded("requests", self._limits.requests))]
+        mine, left = len(self.in_flight.origins.get(link, ())), self._limits.requests - len(self.requests)
+        if credit is not None and mine and (mine >= credit[0] or size > credit[1] - self.in_flight.sizes[link]):
+            return [_refuse(request, link, self._beyond_credit(link, mine, size, credit))]
+        if mine >= left:
+            # A client gets as many as there is room for more: alone it has half of the limit, and however many others
+            # there are, room is left for one more (dynamic thresholds; Choudhury and Hahne, 1998).
+            return [_refuse(request, link, faults.too_many_requests(mine, len(self.requests), self._limits.requests))]
         planned = plan(request, self._limits)
         if isinstance(planned, Fault):
             return [_refuse(request, link, planned)]
@@ -239,7 +258,7 @@ class Coordinator:
             return [_refuse(request, link, refusal)]
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
-        execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)
+        execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline, size=size)
         if not unroutable:
             return self._place(execution, execution.start(now), now)
         actions: list[RequestOutput] = []
@@ -248,6 +267,12 @@ class Coordinator:
                 fault = self.scheduler.explain_not_found(execution, call)
                 actions += self.in_flight.failed(execution, call.name, fault, now)
         return actions if execution.finished else actions + self._place(execution, execution.start(now), now)
+
+    def _beyond_credit(self, link: LinkId, mine: int, size: int, credit: tuple[int, int]) -> Fault:
+        """Return 1022 for a request of `size` bytes beside `mine` others of a native client."""
+        if mine >= credit[0]:
+            return faults.over_credit("client_requests", credit[0], mine + 1)
+        return faults.over_credit("client_bytes", credit[1], self.in_flight.sizes[link] + size)
 
     def _not_admitted(self, request: Request, plan: Plan, link: LinkId, now: int) -> Fault | None:
         """Return 1022 if one of the first calls of a request would wait for too long, or None."""

@@ -28,13 +28,25 @@ LOST_WITH_ID: Final = Fault(
 )
 
 
-def overloaded(limit: str, value: int) -> Fault:
-    """1022 for a request that arrives while this node has too many."""
-    return Fault(
-        ErrorCode.OVERLOADED,
-        f"over the limit {limit}: {value} are in flight already",
-        {"limit": limit, "retry_after": 1.0},
+def too_many_requests(mine: int, total: int, limit: int) -> Fault:
+    """1022 for a request of a client that has as many in flight as this node has room for more."""
+    text = f"over the limit requests: {total} of {limit} are in flight, {mine} of them of this client"
+    return Fault(ErrorCode.OVERLOADED, text, {"limit": "requests", "value": limit, "came": mine, "retry_after": 1.0})
+
+
+def over_credit(limit: str, value: int, came: int) -> Fault:
+    """1022 for a request of a native client beyond its credit."""
+    text = (
+        f"over the limit {limit}: with this request {came} would be in flight on this link, and its credit is {value}"
     )
+    return Fault(ErrorCode.OVERLOADED, text, {"limit": limit, "value": value, "came": came, "retry_after": 1.0})
+
+
+def unread_answers(limit: int, backlog: int) -> Fault:
+    """1022 for a request or query of a native client that leaves too much unread."""
+    text = f"over the limit client_answers: {backlog} bytes of earlier answers wait until this client takes them"
+    details = {"limit": "client_answers", "value": limit, "came": backlog, "retry_after": 1.0}
+    return Fault(ErrorCode.OVERLOADED, text, details)
 
 
 def deadline(execution: Execution) -> Fault:

@@ -239,6 +239,7 @@ class Execution:
         "possibly_started",
         "reply_id",
         "request",
+        "size",
         "states",
         "story",
         "values",
@@ -246,7 +247,15 @@ class Execution:
     )
 
     def __init__(
-        self, request_id: RequestId, request: Request, plan: Plan, *, link: LinkId, arrived: int, deadline: int
+        self,
+        request_id: RequestId,
+        request: Request,
+        plan: Plan,
+        *,
+        link: LinkId,
+        arrived: int,
+        deadline: int,
+        size: int = 0,
     ) -> None:
         self.id: RequestId = request_id
         self.request: Request = request
@@ -254,6 +263,8 @@ class Execution:
         self.link: LinkId = link
         """The link that the reply goes to."""
         self.reply_id: int = request.id
+        self.size: int = size
+        """The bytes of its message; 0 if it was never encoded."""
         self.arrived: int = arrived
         self.deadline: int = deadline
         self.values: dict[str, bytes] = {}

@@ -15,6 +15,7 @@ import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.sending import shorten_fault
 from mpreg_proto.wire import jsonsteps, jsonvalues
 from mpreg_proto.wire.dialects import BadRequest, error_path
 from mpreg_proto.wire.messages import Call, Message, Refused, Request, Result, Traced
@@ -28,6 +29,8 @@ _STEP = 64
 """The number of calls translated in one step."""
 _MANY = 1024
 """The number of calls above which their shape is checked in steps."""
+_ALWAYS_SENT = 1024
+"""The bytes of an answer that is sent however many wait: error 1014 would not be shorter."""
 LONGEST_TIMEOUT = 86_400
 """The longest `timeout` and `wait` of a classic request, in seconds."""
 
@@ -55,6 +58,8 @@ class _OpenRequest(msgspec.Struct, frozen=True):
     """The data needed to answer a request."""
 
     u: str
+    size: int
+    """The bytes of the request."""
     traced: bool = False
     partial: bool = False
 
@@ -68,7 +73,7 @@ class _RequestFault(Exception):
 class ClassicDialect:
     """The translation of one link. Requests are numbered from 1 in the order of their arrival."""
 
-    __slots__ = ("_codec", "_limit", "_limits", "_number", "_open")
+    __slots__ = ("_codec", "_limit", "_limits", "_number", "_open", "_size")
 
     def __init__(self, codec: ValueCodec, limit: int, limits: Limits = DEFAULT) -> None:
         """`limit`: the longest answer in bytes; error 1014 replaces a longer one."""
@@ -77,6 +82,13 @@ class ClassicDialect:
         self._limit = limit
         self._number = 0
         self._open: dict[int, _OpenRequest] = {}
+        self._size = 0
+        """The bytes of the open requests."""
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """The requests that have no answer yet, and their bytes."""
+        return len(self._open), self._size
 
     def decode(self, body: bytes | bytearray | memoryview | str) -> Request | BadRequest:
         """Return the request in one JSON message.
@@ -96,31 +108,52 @@ class ClassicDialect:
     ) -> Generator[None, None, Request | BadRequest]:
         """Do the same as `decode` with pauses: yield after every few milliseconds of work."""
         self._number += 1
-        self._open[self._number] = _OpenRequest("")
+        self._open[self._number] = _OpenRequest("", len(body))
+        self._size += len(body)
         try:
             return (yield from self._request(body))
         except _RequestFault as error:
             return BadRequest(self._number, error.fault)
 
-    def encode(self, message: Message) -> bytes | None:
-        """Return the JSON of a request's final answer, or of the reason why the link ends; None for other messages."""
+    def encode(self, message: Message, *, room: int | None = None) -> bytes | None:
+        """Return the JSON of a request's final answer, or of the reason why the link ends; None for other messages.
+
+        Error 1014 replaces an answer with results of more than `room` bytes, if there is one: `Limits.json_answers`
+        without those that wait to be sent. An error is shortened.
+        """
         if isinstance(message, Refused):
-            return self._answer(Result(0, fault=message.fault), _OpenRequest("")).encode()
+            return self._answer(Result(0, fault=message.fault), _OpenRequest("", 0)).encode()
         if not isinstance(message, Result) or not message.last:
             return None
         open_ = self._open.pop(message.id, None)
         if open_ is None:
             return None
         answer = self._answer(message, open_).encode()
-        if len(answer) > self._limit:
-            details = {"limit": "message", "value": self._limit, "came": len(answer), "maybe_executed": True}
-            text = f"over the limit message: the answer has {len(answer)} bytes, at most {self._limit}"
-            answer = self._answer(
-                Result(message.id, fault=Fault(ErrorCode.LIMIT_EXCEEDED, text, details)), open_
-            ).encode()
+        fault = self._refusal(message, len(answer), room)
+        if fault is not None:
+            answer = self._answer(Result(message.id, fault=fault), open_).encode()
             if len(answer) > self._limit:  # its `u` alone is too long: `Links.send` returns TooLong
                 self._open[message.id] = open_
+                return answer
+        self._size -= open_.size
         return answer
+
+    def _refusal(self, result: Result, size: int, room: int | None) -> Fault | None:
+        """Return the error in place of an answer of `size` bytes that is too long, or for which no room is left."""
+        if size > self._limit:
+            details = {"limit": "message", "value": self._limit, "came": size, "maybe_executed": True}
+            text = f"over the limit message: the answer has {size} bytes, at most {self._limit}"
+            return Fault(ErrorCode.LIMIT_EXCEEDED, text, details)
+        if room is None or size <= max(room, _ALWAYS_SENT):
+            return None
+        if result.fault is not None and not result.done:
+            return shorten_fault(result.fault)
+        most, kept = self._limits.json_answers, self._limits.json_answers - room
+        details = {"limit": "json_answers", "value": most, "came": kept + size, "maybe_executed": True}
+        text = (
+            f"over the limit json_answers: an answer of {size} bytes came while {kept} bytes of others were not taken"
+        )
+        return Fault(ErrorCode.LIMIT_EXCEEDED, f"{text}; at most {most} are kept", details)
 
     def _request(self, body: bytes | bytearray | memoryview | str) -> Generator[None, None, Request]:
         excess: jsonvalues.MalformedJson | None = None
@@ -136,7 +169,7 @@ class ClassicDialect:
             raise _RequestFault(ErrorCode.UNKNOWN_MESSAGE, f"a message is a JSON object, not {_kind(tree)}")
         u = tree.get("u", "")
         if isinstance(u, str):
-            self._open[self._number] = _OpenRequest(u)
+            self._open[self._number] = _OpenRequest(u, len(body))
         if tree.get("role") != "rpc":
             role = f"role {tree['role']!r:.60} is unknown" if "role" in tree else "there is no role"
             raise _RequestFault(ErrorCode.INVALID_ROLE, f'{role}; a request has "role":"rpc"')
@@ -149,7 +182,7 @@ class ClassicDialect:
             raise _shape(str(error)) from None
         if many is not None:
             yield from _convert(many, rpc.cmds)
-        self._open[self._number] = _OpenRequest(rpc.u, rpc.trace, rpc.on_error == "partial")
+        self._open[self._number] = _OpenRequest(rpc.u, len(body), rpc.trace, rpc.on_error == "partial")
         return (yield from self._translate(rpc, excess))
 
     def _translate(self, rpc: _Rpc, excess: jsonvalues.MalformedJson | None) -> Generator[None, None, Request]:

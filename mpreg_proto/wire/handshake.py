@@ -10,7 +10,7 @@ import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import MEMBER_ID_BYTES
-from mpreg_proto.wire.messages import VERSION, Hello
+from mpreg_proto.wire.messages import CREDIT, VERSION, Hello
 
 FEATURES: tuple[str, ...] = ()
 """The names of the optional parts of the protocol in this code, sorted. The first version needs none."""
@@ -23,9 +23,9 @@ class Agreed(msgspec.Struct, frozen=True, gc=False):
     features: tuple[str, ...]
 
 
-def hello(*, cluster: str, member: bytes, name: str) -> Hello:
+def hello(*, cluster: str, member: bytes, name: str, credit: tuple[int, int] = CREDIT) -> Hello:
     """Return this side's hello. A client sends an empty `member`, and an empty `cluster` if it accepts any cluster."""
-    return Hello((VERSION, VERSION), FEATURES, cluster, member, name)
+    return Hello((VERSION, VERSION), FEATURES, cluster, member, name, credit)
 
 
 def agree(mine: Hello, theirs: Hello) -> Agreed | Fault:

@@ -19,6 +19,8 @@ from mpreg_proto.errors import Fault
 
 VERSION = 1
 """The only protocol version so far; a hello carries a range."""
+CREDIT = (1_024, 32 * 1024 * 1024)
+"""The credit of a client at a node that announces none: requests in flight, and their bytes."""
 
 
 # -- the life of a link ----------------------------------------------------------------------------------------------
@@ -38,6 +40,9 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
     member: bytes
     """The member id of a node (16 bytes); empty for a client."""
     name: str
+    credit: tuple[int, int] = CREDIT
+    """Of a node: the requests that a client may have in flight on this link, and their bytes. More wait at the client;
+    a single request may be longer. A request beyond it ends with 1022."""
 
 
 class Refused(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):

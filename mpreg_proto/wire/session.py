@@ -81,7 +81,9 @@ class PauseReason(enum.Enum):
     DECODING = "decoding"
     """A long message is decoded in steps."""
     BACKLOG = "backlog"
-    """Its client takes its answers too slowly."""
+    """Its JSON client takes its answers too slowly."""
+    REQUESTS = "requests"
+    """Its JSON client has as many requests in flight as it may have."""
 
 
 class Received(list[Message | BadRequest]):
@@ -99,12 +101,14 @@ class Session:
         "_codec",
         "_limits",
         "_reader",
+        "_serves_client",
         "_steps",
         "agreed",
         "asked_at",
         "backlog",
         "classic",
         "dialled",
+        "flooding",
         "framing",
         "grace_given",
         "keepalive_sent",
@@ -117,6 +121,7 @@ class Session:
         "member",
         "paused",
         "remote_hello",
+        "request_sizes",
         "rtt",
         "rtt_ping",
         "rtt_ping_at",
@@ -156,6 +161,11 @@ class Session:
         """The time when the peer last took some of the backlog, in ns."""
         self.paused: dict[PauseReason, None] = {}
         """The reasons for which the link is not read now."""
+        self.request_sizes: deque[int] | None = None
+        """The lengths of the requests of a native client that were received and are not handled yet, in order."""
+        self.flooding: int = 0
+        """The messages to a native client since its backlog has exceeded `Limits.client_answers`."""
+        self._serves_client = False
         self.watched: bool = False
         """True if a call went out on it lately: it is asked for a sign of life sooner."""
         self.keepalive_sent: bool = False
@@ -248,14 +258,22 @@ class Session:
         self.touch(now)
         received = Received()
         try:
-            received.append(self._admit(message))
+            received.append(self._admit(message, 0))
         except RemoteProtocolError as error:
             received.violation = Fault(error.code, str(error), error.details)
         return received
 
-    def encode(self, message: Message) -> bytes | None:
-        """Return the body of `message`, of any length; None if the peer's dialect has no such message."""
-        return dialects.encode(message) if self._classic is None else self._classic.encode(message)
+    def encode(self, message: Message, *, room: int | None = None) -> bytes | None:
+        """Return the body of `message`, of any length; None if the peer's dialect has no such message.
+
+        `room`: the bytes that may still be kept for a JSON client. 1014 replaces a longer answer.
+        """
+        return dialects.encode(message) if self._classic is None else self._classic.encode(message, room=room)
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """The requests of a JSON client that have no answer yet, and their bytes."""
+        return (0, 0) if self._classic is None else self._classic.in_flight
 
     def chunks(self, body: bytes) -> tuple[bytes, ...]:
         """Return the chunks that carry a body to the peer; the body must not be over `limit`."""
@@ -273,7 +291,7 @@ class Session:
         if self.remote_hello is not None and not isinstance(body, str):  # a native link: by far the most common case
             if len(body) > dialects.LONG and self.member is None:
                 dialects.check_client_message(body)
-            received.append(self._admit(dialects.decode(body, self._limits)))
+            received.append(self._admit(dialects.decode(body, self._limits), len(body)))
         elif self._steps is not None:
             if self._bodies_behind is None:
                 self._bodies_behind = deque()
@@ -301,13 +319,17 @@ class Session:
             raise RemoteProtocolError("a native link carries binary messages, not text")
         if self._is_classic(body):
             return self._open_classic().decode(body)
-        return self._admit(dialects.decode(body, self._limits))
+        return self._admit(dialects.decode(body, self._limits), len(body))
 
-    def _admit(self, message: Message | BadRequest) -> Message | BadRequest:
+    def _admit(self, message: Message | BadRequest, size: int) -> Message | BadRequest:
         if isinstance(message, Hello) is not (self.stage is Stage.OPENING) and not isinstance(message, Refused):
             raise RemoteProtocolError("the first message of a link, and only that, is a hello")
         if isinstance(message, Hello):
             self._settle(message)
+        elif self._serves_client and type(message) is Request:
+            if self.request_sizes is None:
+                self.request_sizes = deque()
+            self.request_sizes.append(size)
         return message
 
     def _settle(self, theirs: Hello) -> None:
@@ -317,6 +339,7 @@ class Session:
         self.remote_hello = theirs
         self.member = MemberId(theirs.member) if theirs.member else None
         self.agreed = agreed
+        self._serves_client = bool(self.local_hello.member) and self.member is None
         if self.member is not None and self.local_hello.member:
             self.limit = min(self._limits.node_message, LONGEST_FRAME)
         if self._reader is not None:

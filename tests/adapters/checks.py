@@ -12,7 +12,9 @@ from tests.adapters import loops
 if TYPE_CHECKING:
     from tests.adapters.world import Record, World
 
-SMALL = Limits(backlog=60_000, slow_link=5_000, drain_grace=2 * SECOND, link_idle=3 * SECOND)
+SMALL = Limits(
+    backlog=60_000, slow_link=5_000, drain_grace=2 * SECOND, link_idle=3 * SECOND, client_requests=2, client_bytes=5_000
+)
 """The limits of the servers of some runs."""
 GRACE = 0.25
 """The seconds after its deadline by which a request has ended."""

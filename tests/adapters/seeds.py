@@ -31,6 +31,7 @@ SITUATIONS = (
     "a made executor broke while bodies ran",
     "a message at an edge of WebSocket frames",
     "a part of a failed call's result was asked for",
+    "a request waited at its client for credit",
     "a server was ended while bodies ran",
     "a server was ended while cancelled bodies cleaned up",
     "a stream was left early",

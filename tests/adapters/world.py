@@ -570,6 +570,10 @@ class World:
         self.sometimes(
             "a link was not read for a while", any(one is not None and one._links._paused for one in drivers)
         )
+        sessions = [client._session for client in self.clients.values()]
+        self.sometimes(
+            "a request waited at its client for credit", any(one.ready and len(one._unsent) for one in sessions)
+        )
         checks.request_ended(self, record, sure=sure or bool(probe))
         if probe:
             checks.latency(self, record)

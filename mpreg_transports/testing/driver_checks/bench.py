@@ -255,9 +255,9 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
-def copy(data: bytes) -> bytes:
+def copy(value: object) -> object:
     """Return the argument."""
-    return data
+    return value
 
 
 def blob(size: int) -> bytes:

@@ -234,20 +234,20 @@ def slow_reader(bench: Bench) -> None:
 
 
 @check(
-    "a client that takes no answers is not read (Pause), until it has taken enough of them (Resume)",
+    "a JSON client that takes no answers is not read (Pause), until it has taken enough of them (Resume)",
     advice="report backlog(link, unsent bytes) when it changes; do not read a link between Pause and Resume",
 )
 def paused_client(bench: Bench) -> None:
     node = bench.start(backlog=128 * 1024)
     other = bench.client(node)
-    lazy = bench.client(node, buffer=64 * 1024)
-    piece = pattern(256 * 1024)
+    lazy = bench.connect(node, native=False, buffer=64 * 1024)
+    piece = "x" * (48 * 1024)  # so short that it is decoded at once
     sent, waiting = 0, memoryview(b"")
     blocked, limit = 0, time.monotonic() + bench.seconds
     while blocked < _ROUND_TRIPS:
         if not waiting:
             sent += 1
-            waiting = memoryview(lazy.frame(lazy.request("copy", piece)))
+            waiting = memoryview(lazy.json_request("copy", piece))
         if sent * len(piece) > _NOT_PAUSED:
             raise Unexpected(f"the driver read {_NOT_PAUSED // MIB} MiB from a client that takes no answers")
         if lazy.is_writable():
@@ -258,9 +258,12 @@ def paused_client(bench: Bench) -> None:
         else:
             raise Unexpected(f"the driver neither read nor answered the requests of a client for {bench.seconds:g} s")
     lazy.write_while_reading(waiting)
-    for number in range(1, sent + 1):
-        _require_answer(lazy, number, piece)
-    lazy.require("add", 1, 2, value=3)
+    for _ in range(sent):
+        came = lazy.json_answer()
+        if came["r"] != {"one": piece}:
+            raise Unexpected(f"a JSON request was answered with {shorten(came)}, not {shorten(piece)}")
+    if (came := lazy.ask_json("add", 1, 2))["r"] != {"one": 3}:
+        raise Unexpected(f"a JSON request was answered with {shorten(came)}, not 3")
 
 
 @check(

@@ -355,8 +355,16 @@ class Peer:
 
     def ask_json(self, function: str, *args: object) -> Any:
         """Send a JSON request of one call; return the decoded answer."""
+        self.write(self.json_request(function, *args))
+        return self.json_answer()
+
+    def json_request(self, function: str, *args: object) -> bytes:
+        """Return the bytes of a JSON request of one call on this connection."""
         request = {"role": "rpc", "u": "1", "cmds": [{"name": "one", "fun": function, "args": args}]}
-        self.write(self._wire.frame(json.dumps(request).encode()))
+        return self._wire.frame(json.dumps(request).encode())
+
+    def json_answer(self) -> Any:
+        """Return the next answer to a JSON request, decoded."""
         return json.loads(self.next("the answer to a JSON request"))
 
     def last_messages(self) -> list[Message | BadRequest]:

@@ -15,6 +15,7 @@ from mpreg_transports.testing.invariants.cancellation import CancelledCallsStop,
 from mpreg_transports.testing.invariants.catalogue import ReplicaConsistency
 from mpreg_transports.testing.invariants.completion import SingleCompletion
 from mpreg_transports.testing.invariants.convergence import StateCleanup, ViewConvergence
+from mpreg_transports.testing.invariants.credit import ClientCredit
 from mpreg_transports.testing.invariants.detection import FailureDetection
 from mpreg_transports.testing.invariants.digests import BucketDigests
 from mpreg_transports.testing.invariants.execution import AtMostOnceExecution, DeadlineEnforcement, DependencyOrder
@@ -113,6 +114,7 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         RingObservers(),
         BucketDigests(),
         FailureDetection(),
+        ClientCredit(),
         # Callers that are no native clients.
         OwnRequestCompletion(pure),
         QueryAnswers(),

@@ -68,12 +68,15 @@ class ImmediateErrors(Watcher):
                 self._refused.setdefault(host.name, []).append(_ArrivalError(link, message.id, code, sent))
 
     def _known_error(self, host: NodeHost, link: LinkId, request: Request) -> int | None:
-        node, limits = host.node, host.spec.limits
+        node, limits, session = host.node, host.spec.limits, host.node.links.sessions[link]
+        if not session.classic and session.backlog >= limits.client_answers:
+            return ErrorCode.OVERLOADED
         if node.draining:
             return ErrorCode.DRAINING
-        if request.id in node.coordinator.in_flight.origins.get(link, ()):
+        mine = node.coordinator.in_flight.origins.get(link, ())
+        if request.id in mine:
             return None  # the answer to the second one and that to the first have one number
-        if len(node.coordinator.requests) >= limits.requests:
+        if len(node.coordinator.requests) + len(mine) >= limits.requests:
             return ErrorCode.OVERLOADED
         code = refusal_on_arrival(request, limits)
         if code or request.wait or request.partial or all(self._offered(host, call) for call in request.calls):

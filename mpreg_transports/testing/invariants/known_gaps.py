@@ -33,9 +33,9 @@ complete by then."""
 KNOWN_GAPS: tuple[KnownGap, ...] = (
     KnownGap(
         12,
-        "requests of one link have no bound of their own, and unsent bytes have none while the peer takes some"
-        " (guarantees)",
-        "the node's own bound on requests",
+        "the answers to the requests that a native client has in flight are kept whole until it takes them, however"
+        " long they are, until large values move in chunks (guarantees)",
+        "the credit of the client, and the longest message",
     ),
 )
 

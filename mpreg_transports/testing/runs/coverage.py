@@ -50,13 +50,14 @@ SITUATIONS: tuple[str, ...] = (
     "a client's machine slept for longer than a silent link stays open",
     "a connection died without a word",
     "a dial hung",
+    "a JSON link was not read for a while",
     "a limit was exceeded (1014)",
-    "a link was not read, as its peer took too little",
     "a member was evicted, as too many are dead",
     "a node slept for longer than a silent link stays open",
     "a node was overloaded (1022)",
     "a process died in the middle of its effects",
     "a request ended that took more than 100 s",
+    "a request waited at its client for credit",
     "a request came while the cluster settled",
     "a JSON client had an answer",
     "a POST had an answer",
@@ -242,6 +243,8 @@ class Coverage(Watcher):
 
     def submitted(self, call: SimCall) -> None:
         sometimes("a request came while the cluster settled", self._settles)
+        session = self._sim.clients[call.client].session
+        sometimes("a request waited at its client for credit", session.ready and call.number in session._unsent)
 
     def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result):
@@ -298,7 +301,7 @@ class Coverage(Watcher):
             ("a dial hung", network.hung),
             ("a connection died without a word", len(network.dead)),
             ("one of two connections died without a word", network.halved),
-            ("a link was not read, as its peer took too little", network.paused),
+            ("a JSON link was not read for a while", network.paused),
         ):
             sometimes(name, count > self._counted.get(name, 0))
             self._counted[name] = count

@@ -49,7 +49,15 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
         specs = strangers(specs, options.stranger)
         faults = swarm.script(chooser, options, specs)
         sizes = tuple(options.limits[name] for name in ("message", "expansion", "values") if name in options.limits)
-        load = Load(rate=options.rate, hot=options.hot, long=options.long, sizes=sizes, after=options.after, others=0.2)
+        load = Load(
+            rate=options.rate,
+            hot=options.hot,
+            long=options.long,
+            sizes=sizes,
+            after=options.after,
+            others=0.2,
+            bursts=0.03,
+        )
         words = f"{options.describe()}; {limits.failovers} failovers"
         if drivers:
             specs = {name: msgspec.structs.replace(spec, driver=bad_driver(chooser)) for name, spec in specs.items()}

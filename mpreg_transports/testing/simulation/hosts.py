@@ -454,7 +454,8 @@ class NodeHost(Host):
             else:
                 self._one(effect)
         torn = effects[performed]
-        if type(torn) is Send and self.sim.framing is Framing.STREAM and torn.link in self.wires:
+        wire = self.wires[torn.link][0] if type(torn) is Send and torn.link in self.wires else None
+        if type(torn) is Send and wire is not None and wire.framing is Framing.STREAM:
             data = b"".join(torn.chunks)
             self.sim.send(self, Send(torn.link, (data[: self.sim.chooser.below(f"~torn {self.name}", len(data))],)))
         for effect in effects[performed:]:

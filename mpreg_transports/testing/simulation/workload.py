@@ -248,6 +248,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """The seconds for which short requests go on after the rest."""
     others: float = 0.0
     """The share of the requests that do not come from native clients: JSON, `POST /rpc`, queries, the node itself."""
+    bursts: float = 0.0
+    """The share of the requests of native and JSON clients that are followed by several more at the same moment."""
     plain: bool = False
     """True for requests that JSON can express."""
 
@@ -265,16 +267,24 @@ def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list
             break
         node = names[0] if chooser.chance("work hot", load.hot) else chooser.choice("work node", names)
         if chooser.chance("work other", load.others):
-            _OTHERS[chooser.choice("work caller", tuple(_OTHERS))](chooser, script, at, node, load, len(script))
+            caller = _OTHERS[chooser.choice("work caller", tuple(_OTHERS))]
+            for _ in range(_burst(chooser, load) if caller is _json else 1):
+                caller(chooser, script, at, node, load, len(script))
             continue
         client = f"{'abcdefgh'[chooser.below('work client', load.clients)]}@{node}"
-        args = {"node": node, "request": packed(request(chooser, load)), "client": client, "label": label}
-        script.append(Action(round(at * SECOND), "submit", args))
-        if chooser.chance("work cancel", load.cancelled):
-            later = at + chooser.fraction("work cancel") * 2
-            script.append(Action(round(later * SECOND), "cancel", {"label": label}))
-        label += 1
+        for _ in range(_burst(chooser, load)):
+            args = {"node": node, "request": packed(request(chooser, load)), "client": client, "label": label}
+            script.append(Action(round(at * SECOND), "submit", args))
+            if chooser.chance("work cancel", load.cancelled):
+                later = at + chooser.fraction("work cancel") * 2
+                script.append(Action(round(later * SECOND), "cancel", {"label": label}))
+            label += 1
     return sorted(script, key=lambda action: action.at)
+
+
+def _burst(chooser: Chooser, load: Load) -> int:
+    """Return how many requests come at one moment: usually one."""
+    return 2 + chooser.below("work burst", 12) if chooser.chance("work burst", load.bursts) else 1
 
 
 def _action(script: list[Action], at: float, name: str, /, **args: Any) -> None:

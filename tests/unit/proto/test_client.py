@@ -678,7 +678,7 @@ def test_no_reply_to_a_request_never_sent() -> None:
 def test_link_end_at_the_send_of_a_request() -> None:
     booth = Booth()
     send = booth.session.links.send
-    booth.session.links.send = lambda link, message: LINK_GONE  # type: ignore[method-assign]
+    booth.session.links.send = lambda link, message, body: LINK_GONE  # type: ignore[method-assign]
     number = booth.submit()
     booth.session.links.send = send  # type: ignore[method-assign]
     booth.drop()
@@ -727,3 +727,238 @@ def test_long_json_of_a_foreign_server_does_not_stop_the_link() -> None:
         if Resume(LinkId(1)) in effects:
             return
     raise AssertionError("the link stays paused")
+
+
+# -- credit -----------------------------------------------------------------------------------------------------------
+
+SMALL = msgspec.structs.replace(NODE, credit=(2, 1000))
+
+
+def small(*, alternatives: int = 0) -> Booth:
+    """Return a client at a node that lets it have two requests in flight."""
+    booth = Booth(opened=False, alternatives=alternatives)
+    booth.connect()
+    booth.deliver(SMALL)
+    booth.take()
+    return booth
+
+
+def test_requests_beyond_the_credit_wait_in_order() -> None:
+    booth = small()
+    numbers = [booth.submit() for _ in range(5)]
+    assert requests(booth.take()) == numbers[:2]
+    booth.deliver(Result(numbers[1]))
+    assert requests(booth.take()) == [numbers[2]]
+    booth.deliver(Result(numbers[0]), Result(numbers[2]))
+    assert requests(booth.take()) == numbers[3:]
+    booth.deliver(Result(numbers[3]), Result(numbers[4]))
+    assert list(booth.replies()) == [numbers[1], numbers[0], *numbers[2:]] and len(booth.session) == 0
+
+
+def test_default_credit_of_a_node_that_announces_none() -> None:
+    assert NODE.credit == (Limits().client_requests, Limits().client_bytes) == Limits().credit
+    booth = Booth()
+    booth.take()
+    for _ in range(1030):
+        booth.submit()
+    assert len(requests(booth.take())) == 1024
+
+
+def test_partial_result_returns_no_credit() -> None:
+    booth = small()
+    numbers = [booth.submit() for _ in range(3)]
+    booth.deliver(Result(numbers[0], (Done("x", b"\x01"),), last=False))
+    assert requests(booth.take()) == numbers[:2]
+    booth.deliver(Result(numbers[0]))
+    assert requests(booth.take()) == numbers[2:]
+
+
+def test_queries_need_no_credit() -> None:
+    booth = small()
+    for _ in range(3):
+        booth.submit()
+    booth.take()
+    view = booth.session.get_view(now=booth.now)
+    where = booth.session.explain(Request(0, CALL), now=booth.now)
+    booth.flush()
+    first, second = booth.take()
+    assert first == GetView(view) and isinstance(second, Explain) and second.request.id == where
+    booth.deliver(View(view, b"{}"), Result(where, fault=Fault(1010, "bad")))
+    assert booth.take() == [], "nor do they return any"
+
+
+def test_queries_before_the_requests_of_a_new_link() -> None:
+    booth = Booth(opened=False)
+    numbers = [booth.submit() for _ in range(3)]
+    view = booth.session.get_view(now=booth.now)
+    booth.connect()
+    booth.take()
+    booth.deliver(SMALL)
+    sent = booth.take()
+    assert sent[0] == GetView(view) and requests(sent) == numbers[:2]
+
+
+def test_cancelled_request_holds_its_credit_until_its_result() -> None:
+    booth = small()
+    numbers = [booth.submit() for _ in range(4)]
+    booth.take()
+    booth.session.cancel(numbers[0], now=booth.now)
+    booth.flush()
+    assert booth.take() == [CancelRequest(numbers[0])]
+    booth.deliver(Result(numbers[0], fault=Fault(1021, "cancelled")))
+    assert requests(booth.take()) == [numbers[2]] and booth.replies() == {}
+    booth.deliver(Result(numbers[0]))
+    assert booth.take() == [], "it returns its credit once"
+
+
+def test_request_cancelled_while_it_waits_never_leaves() -> None:
+    booth = small()
+    numbers = [booth.submit() for _ in range(4)]
+    booth.take()
+    booth.session.cancel(numbers[2], now=booth.now)
+    booth.flush()
+    assert booth.take() == []
+    booth.deliver(Result(numbers[0]))
+    assert requests(booth.take()) == [numbers[3]]
+
+
+def test_deadline_of_a_request_that_waits() -> None:
+    booth = small()
+    numbers = [booth.submit(Request(0, CALL, timeout=SECOND if place == 2 else 60 * SECOND)) for place in range(4)]
+    booth.take()
+    booth.advance(1.2)
+    fault = booth.fault(numbers[2])
+    assert (fault.code, fault.details) == (1020, {"maybe_executed": False})
+    assert fault.message == ("the request was never sent: it waited for the node's credit until its deadline")
+    booth.deliver(Result(numbers[0]))
+    (sent,) = [message for message in booth.take() if isinstance(message, Request)]
+    assert (sent.id, sent.timeout) == (numbers[3], round(58.8 * SECOND)), "the time that it has waited is gone"
+
+
+def test_no_request_is_sent_after_its_deadline() -> None:
+    booth = small()
+    numbers = [booth.submit(Request(0, CALL, timeout=SECOND if place == 2 else 60 * SECOND)) for place in range(4)]
+    booth.take()
+    booth.advance(1.1)
+    booth.deliver(Result(numbers[0]))
+    assert requests(booth.take()) == [numbers[3]]
+    assert [reply.fault.code for reply in booth.replies().values() if reply.fault is not None] == [1020]  # type: ignore[attr-defined]
+
+
+def test_unsent_requests_go_by_the_credit_of_the_next_link() -> None:
+    booth = small()
+    numbers = [booth.submit() for _ in range(6)]
+    booth.take()
+    booth.drop()
+    assert sorted(booth.replies()) == numbers[:2], "only what was sent is lost"
+    booth.connect()
+    booth.take()
+    booth.deliver(msgspec.structs.replace(SMALL, credit=(3, 1000)))
+    assert requests(booth.take()) == numbers[2:5]
+
+
+def test_refused_requests_go_to_the_next_node_in_order() -> None:
+    booth = small(alternatives=1)
+    numbers = [booth.submit() for _ in range(4)]
+    booth.take()
+    refusal = Fault(1024, "draining", {"maybe_executed": False})
+    old = booth.link
+    booth.deliver(Result(numbers[1], fault=refusal))
+    booth.session.handle(old, Result(numbers[0], fault=refusal), now=booth.now)
+    booth.session.drain()
+    booth.connect()
+    booth.take()
+    booth.deliver(SMALL)
+    assert requests(booth.take()) == numbers[:2]
+    booth.deliver(Result(numbers[0]))
+    assert requests(booth.take()) == [numbers[2]]
+
+
+@pytest.mark.parametrize("credit", [(0, 0), (-1, -5)])
+def test_one_request_at_a_time_without_credit(credit: tuple[int, int]) -> None:
+    booth = Booth(opened=False)
+    booth.connect()
+    booth.take()
+    booth.deliver(msgspec.structs.replace(NODE, credit=credit))
+    numbers = [booth.submit() for _ in range(2)]
+    assert requests(booth.take()) == numbers[:1]
+    booth.deliver(Result(numbers[0]))
+    assert requests(booth.take()) == numbers[1:]
+
+
+class ByteBooth:
+    """A client whose link carries bytes."""
+
+    def __init__(self, credit: tuple[int, int], limits: Limits | None = None) -> None:
+        self.session = ClientSession(name="me", cluster_id="c", limits=limits or Limits())
+        self.link = LinkId(1)
+        self.session.link_opened(self.link, framing=Framing.NATIVE_MESSAGES, address=Address("ws://node"), now=SECOND)
+        self.receive(msgspec.structs.replace(NODE, credit=credit))
+        self.sent()
+
+    def submit(self, size: int) -> int:
+        return self.session.submit(Request(0, (call("x", "f", bytes(size)),)), now=SECOND)
+
+    def receive(self, message: Message) -> None:
+        self.session.receive(self.link, dialects.encode(message), now=SECOND)
+
+    def sent(self) -> list[int]:
+        """Return the numbers of the requests sent since the last call."""
+        bodies = [chunk for effect in self.session.drain() if isinstance(effect, Send) for chunk in effect.chunks]
+        return requests([dialects.decode(body) for body in bodies])  # type: ignore[misc]
+
+
+def test_credit_in_bytes() -> None:
+    booth = ByteBooth((100, 1000))
+    numbers = [booth.submit(size) for size in (300, 300, 300, 10)]
+    assert booth.sent() == numbers[:2], "a short request does not overtake a long one"
+    booth.receive(Result(numbers[1]))
+    assert booth.sent() == numbers[2:]
+    numbers.append(booth.submit(300))
+    assert booth.sent() == []
+    booth.receive(Result(numbers[3]))
+    assert booth.sent() == []
+    booth.receive(Result(numbers[0]))
+    assert booth.sent() == numbers[4:]
+
+
+def test_request_longer_than_the_credit_goes_alone() -> None:
+    booth = ByteBooth((100, 1000))
+    numbers = [booth.submit(size) for size in (10, 5000, 10)]
+    assert booth.sent() == numbers[:1]
+    booth.receive(Result(numbers[0]))
+    assert booth.sent() == numbers[1:2]
+    booth.receive(Result(numbers[1]))
+    assert booth.sent() == numbers[2:]
+
+
+def test_cancel_of_a_long_request_lets_the_next_one_go() -> None:
+    booth = ByteBooth((100, 1000))
+    numbers = [booth.submit(size) for size in (10, 5000, 10)]
+    booth.session.cancel(numbers[1], now=SECOND)
+    assert booth.sent() == [numbers[0], numbers[2]]
+
+
+def test_request_over_the_message_limit_fails_at_once() -> None:
+    booth = ByteBooth((100, 1000), Limits(message=2000))
+    booth.submit(10)
+    number = booth.submit(3000)
+    (reply,) = [effect for effect in booth.session.drain() if isinstance(effect, ReplyReceived)]
+    assert reply.id == number and isinstance(reply.reply, Result) and reply.reply.fault is not None
+    assert reply.reply.fault.code == 1014
+
+
+def test_request_over_the_message_limit_that_waited() -> None:
+    booth = ByteBooth((1, 1000), Limits(message=2000))
+    numbers = [booth.submit(size) for size in (10, 3000, 10)]
+    booth.receive(Result(numbers[0]))
+    assert booth.sent() == [numbers[0], numbers[2]], "it ends with 1014, and the next one goes"
+
+
+def test_cancelled_requests_leave_no_trace_in_the_order() -> None:
+    booth = small()
+    for _ in range(3):
+        booth.submit()
+    for _ in range(1000):
+        booth.session.cancel(booth.submit(), now=booth.now)
+    assert len(booth.session._order) < 200

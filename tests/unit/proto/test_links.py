@@ -1,10 +1,25 @@
 """A link from open to end, on a real node with stub peers: handshake, pings, goodbyes, violations."""
 
+import json
 from typing import Any
 
 import pytest
 
-from mpreg_proto.effects import Cancel, Effect, Framing, HangUp, KeepAlive, Lane, Notify, Pause, Resume, Run, Send
+from mpreg_proto.effects import (
+    Cancel,
+    Effect,
+    Framing,
+    HangUp,
+    KeepAlive,
+    Lane,
+    Notify,
+    Pause,
+    Raised,
+    Resume,
+    Returned,
+    Run,
+    Send,
+)
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import SECOND, Limits
@@ -602,27 +617,29 @@ def test_json_link_with_pongs_stays_open() -> None:
 # -- backlog ----------------------------------------------------------------------------------------------------------
 
 
-def test_client_with_a_long_backlog_is_paused() -> None:
+def test_json_client_with_a_long_backlog_is_paused() -> None:
     harness = NodeHarness()
-    peer = harness.client()
+    link = LinkId(1)
+    harness.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=harness.now)
+    harness.node.drain()
     limit = Limits().backlog
     for queued, effects in (
         (limit - 1, []),
-        (limit, [Pause(peer.link)]),
+        (limit, [Pause(link)]),
         (3 * limit, []),
         (limit // 2 + 1, []),
-        (limit // 2, [Resume(peer.link)]),
+        (limit // 2, [Resume(link)]),
         (0, []),
     ):
-        harness.node.backlog(peer.link, queued, now=harness.now)
+        harness.node.backlog(link, queued, now=harness.now)
         assert harness.node.drain() == effects, queued
 
 
-def test_member_with_a_long_backlog_is_read() -> None:
+def test_native_links_with_a_long_backlog_are_read() -> None:
     harness = NodeHarness()
-    alpha = harness.member("alpha")
-    harness.node.backlog(alpha.link, Limits().backlog, now=harness.now)
-    assert harness.node.drain() == []
+    for peer in (harness.member("alpha"), harness.client()):
+        harness.node.backlog(peer.link, 64 * Limits().backlog, now=harness.now)
+        assert harness.node.drain() == []
 
 
 def test_peer_that_takes_nothing_is_hung_up() -> None:
@@ -855,3 +872,121 @@ def test_handshake_timeout_of_a_dialled_link(framing: Framing) -> None:
     harness.node.drain()
     harness.node.wake(now=harness.now + harness.node.config.limits.handshake)
     assert HangUp in {type(effect) for effect in harness.node.drain()}
+
+
+# -- flow control of JSON clients -------------------------------------------------------------------------------------
+
+
+def json_request(number: int, size: int = 0) -> bytes:
+    cmds = [{"name": "x", "fun": "add", "args": ["y" * size]}]
+    return json.dumps({"role": "rpc", "u": f"{number}", "cmds": cmds}).encode()
+
+
+class JsonClient:
+    """A JSON client of a node that offers `add`, and the effects on its link."""
+
+    def __init__(self, **limits: int) -> None:
+        self.harness = NodeHarness([spec("add", concurrency=100)], limits=Limits(**limits))
+        self.link = json_link(self.harness)
+
+    def send(self, *texts: bytes) -> list[str]:
+        for text in texts:
+            self.harness.node.receive(self.link, text, now=self.harness.now)
+        return self.effects()
+
+    def finish(self, value: object = None) -> list[str]:
+        """End the oldest body."""
+        run = self.harness.runs.pop(next(iter(self.harness.runs)))
+        self.harness.node.finished(run.run, Returned(value), now=self.harness.now)
+        return self.effects()
+
+    def effects(self) -> list[str]:
+        """Return the kinds of the effects on the link, with the `u` or the error code of each answer."""
+        found: list[str] = []
+        for effect in self.harness.node.drain():
+            if isinstance(effect, Run):
+                self.harness.runs[effect.run] = effect
+            elif isinstance(effect, Send):
+                self.answer = json.loads(effect.chunks[0])
+                error = self.answer["error"]
+                found.append(f"{error['code']}" if error else self.answer["u"])
+            elif not isinstance(effect, Notify):
+                found.append(type(effect).__name__)
+        return found
+
+
+def test_json_client_with_many_requests_in_flight_is_paused() -> None:
+    client = JsonClient(client_requests=4)
+    assert client.send(*[json_request(number) for number in range(3)]) == []
+    assert client.send(json_request(3)) == ["Pause"]
+    assert client.finish() == ["0"]
+    assert client.finish() == ["1", "Resume"], "at half"
+    assert client.send(json_request(4)) == []
+
+
+def test_json_client_with_many_bytes_in_flight_is_paused() -> None:
+    client = JsonClient(client_bytes=1000)
+    assert client.send(json_request(0, 800)) == []
+    assert client.send(json_request(1, 200)) == ["Pause"]
+    assert client.finish() == ["0", "Resume"]
+
+
+def test_json_requests_beyond_the_bound_in_one_piece_are_served() -> None:
+    harness = NodeHarness([spec("add", concurrency=100)], limits=Limits(client_requests=2))
+    link = LinkId(1)
+    harness.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=harness.now)
+    bodies = [json_request(number) for number in range(6)]
+    harness.node.receive(link, b"".join(prefix(len(body)) + body for body in bodies), now=harness.now)
+    effects = harness.node.drain()
+    assert [type(effect) for effect in effects if not isinstance(effect, Notify)] == [Pause, *[Run] * 6]
+
+
+def test_json_client_is_read_on_after_its_inline_calls() -> None:
+    client = JsonClient(client_requests=1)
+    assert client.send(b'{"role":"none"}') == ["Pause", "1004", "Resume"]
+
+
+def test_paused_json_client_counts_as_alive() -> None:
+    client = JsonClient(client_requests=1)
+    client.send(b'{"role":"rpc","cmds":[{"name":"x","fun":"add"}],"timeout":86400}')
+    assert woken(client.harness, 3600) == [], "no answer to a ping could be read"
+    assert client.finish() == ["", "Resume"]
+    assert woken(client.harness, 11) == [KeepAlive(client.link)]
+
+
+def test_answer_beyond_what_is_kept_for_a_json_client() -> None:
+    client = JsonClient(json_answers=100_000)
+    client.send(*[json_request(number) for number in range(5)])
+    assert client.finish("y" * 60_000) == ["0"]
+    client.harness.node.backlog(client.link, 60_000, now=client.harness.now)
+    assert client.finish("y" * 60_000) == ["1014"]
+    details = client.answer["error"]["details"]
+    assert (details["limit"], details["value"]) == ("json_answers", 100_000)
+    assert 120_000 < details["came"] < 120_100 and details["maybe_executed"] is True
+    assert client.finish("y" * 30_000) == ["2"], "the link stays open"
+    client.harness.node.backlog(client.link, 100_000, now=client.harness.now)
+    assert client.finish("y" * 500) == ["3"], "an answer shorter than the error is sent"
+    client.harness.node.backlog(client.link, 0, now=client.harness.now)
+    assert client.finish("y" * 60_000) == ["4"]
+
+
+def test_answers_of_one_input_for_a_json_client() -> None:
+    """The driver has not reported them yet."""
+    client = JsonClient(json_answers=100_000)
+    client.send(*[json_request(number) for number in range(3)])
+    for run in list(client.harness.runs.values())[:2]:
+        client.harness.node.finished(run.run, Returned("y" * 60_000), now=client.harness.now)
+    assert client.effects() == ["0", "1014"]
+    client.harness.runs = dict(list(client.harness.runs.items())[2:])
+    assert client.finish("y" * 60_000) == ["2"], "the driver reports no backlog, so all of it has left"
+
+
+def test_error_beyond_what_is_kept_for_a_json_client_is_shortened() -> None:
+    client = JsonClient(json_answers=2_000)
+    client.send(json_request(0))
+    client.harness.node.backlog(client.link, 2_000, now=client.harness.now)
+    run = client.harness.runs.pop(next(iter(client.harness.runs)))
+    client.harness.node.finished(run.run, Raised("ValueError", "n" * 10_000, "t" * 10_000), now=client.harness.now)
+    assert client.effects() == ["1003"]
+    assert len(json.dumps(client.answer)) < 2_000
+    assert client.answer["error"]["details"]["function"] == "add"

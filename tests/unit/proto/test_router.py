@@ -75,6 +75,11 @@ class StubLinks:
     def send_or_close(self, link: LinkId, message: Message) -> None:
         assert self.send(link, message) is SENT
 
+    sessions: typing.ClassVar = {LINK: None}
+
+    def is_flooded(self, session: object) -> bool:
+        return False
+
 
 def machines(**parts: Any) -> tuple[Machines, list[Effect]]:
     """Return machines of which only `parts` exist, and their log."""
@@ -107,7 +112,7 @@ def test_each_action_has_a_handler_or_is_an_effect() -> None:
 @pytest.mark.parametrize(("table", "owner"), [(_MESSAGE_HANDLERS, Router), (_ACTION_HANDLERS, ActionRunner)])
 def test_each_handler_is_in_its_table(table: dict[type, object], owner: type) -> None:
     own = {one for name, one in vars(owner).items() if name.startswith("_") and not name.startswith("__")}
-    assert set(table.values()) == own - {Router._relay, Router._on_dispatch}, "the two belong to Request"
+    assert set(table.values()) == own - {Router._relay, Router._on_dispatch, Router._refuses_more}, "they handle parts"
 
 
 # -- the order of causes ----------------------------------------------------------------------------------------------
@@ -359,6 +364,11 @@ class OutcomeLinks:
 
     def send_or_close(self, link: LinkId, message: Message) -> None:
         assert self.send(link, message) is SENT
+
+    sessions: typing.ClassVar = {LINK: None}
+
+    def is_flooded(self, session: object) -> bool:
+        return False
 
     def watch(self, link: LinkId, now: int) -> None:
         pass

@@ -3,13 +3,30 @@
 import msgspec
 import pytest
 
+from mpreg_proto.effects import Framing, HangUp, Pause, Returned, Run, Send
 from mpreg_proto.errors import Fault
+from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests.faults import no_place
 from mpreg_proto.sending import TooLong
 from mpreg_proto.timers import TimerKind
-from mpreg_proto.wire.messages import CancelRequest, Credit, Done, Failed, Request, Result
+from mpreg_proto.wire import dialects
+from mpreg_proto.wire.framing import prefix
+from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.messages import (
+    CancelRequest,
+    Credit,
+    Done,
+    Explain,
+    Failed,
+    GetView,
+    Hello,
+    Ping,
+    Request,
+    Result,
+    View,
+)
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, PeerStub, call, done, refused, spec, value
 
@@ -163,15 +180,44 @@ def test_duplicate_request_id_on_one_link() -> None:
 
 def test_limit_of_open_requests() -> None:
     harness = NodeHarness([spec("add")], limits=Limits(requests=2))
-    client = harness.client()
-    for number in (1, 2, 3):
+    first, second, third = [harness.client() for _ in range(3)]
+    for number, client in enumerate((first, second, third)):
         ask(client, call("x", "add", number), number=number)
-    result = answer(client)
-    assert result.id == 3 and result.fault is not None and result.fault.code == 1022
+    result = answer(third)
+    assert result.id == 2 and result.fault is not None and result.fault.code == 1022
     assert result.fault.details["retry_after"] > 0 and result.fault.details["maybe_executed"] is False
     harness.finish(harness.running("add")[0])
-    ask(client, call("x", "add", 4), number=4)
+    ask(third, call("x", "add", 4), number=4)
     assert len(harness.running("add")) == 2
+
+
+def test_client_has_as_many_requests_as_there_is_room_for_more() -> None:
+    """Alone it has half of the limit. One with many is refused before one with few, however many there are."""
+    harness = NodeHarness([spec("add", concurrency=100)], limits=Limits(requests=16, client_requests=100))
+    number = 0
+    for allowed in (8, 4, 2, 1, 1):
+        client = harness.client()
+        for _ in range(allowed):
+            number += 1
+            ask(client, call("x", "add", number), number=number)
+        assert client.take(Result) == [], "all of them are accepted"
+    assert len(harness.running("add")) == 16
+    last = harness.client()
+    ask(last, call("x", "add", 0), number=99)
+    assert answer(last).fault is not None, "the node is full"
+
+
+@pytest.mark.parametrize("link", ["client", "process"])
+def test_half_of_the_limit_for_one_caller(link: str) -> None:
+    harness = NodeHarness([spec("add", concurrency=100)], limits=Limits(requests=5, client_requests=100))
+    client = harness.client()
+    for number in range(1, 5):
+        if link == "client":
+            ask(client, call("x", "add", number), number=number)
+        else:
+            harness.node.submit(Request(0, (call("x", "add", number),)), now=harness.now)
+            harness.flush()
+    assert len(harness.running("add")) == 3
 
 
 # -- dispatches -------------------------------------------------------------------------------------------------------
@@ -691,6 +737,150 @@ def test_credit_from_a_client_ends_its_link() -> None:
     client = harness.client()
     client.send(Credit("narrow"))
     assert client.hung_up is not None
+
+
+# -- the credit of clients --------------------------------------------------------------------------------------------
+
+
+def native(harness: NodeHarness) -> LinkId:
+    """Open a link that carries bytes, and greet the node as a client."""
+    link = LinkId(50)
+    harness.node.link_opened(link, framing=Framing.NATIVE_MESSAGES, dialled=None, now=harness.now)
+    harness.node.receive(link, dialects.encode(hello(cluster="", member=b"", name="c")), now=harness.now)
+    harness.node.drain()
+    return link
+
+
+def exchange(harness: NodeHarness, link: LinkId, *messages: object) -> list[Result]:
+    """Send messages as bytes, and return the results that come at once."""
+    for message in messages:
+        harness.node.receive(link, dialects.encode(message), now=harness.now)  # type: ignore[arg-type]
+    found: list[Result] = []
+    for effect in harness.node.drain():
+        if isinstance(effect, Send) and effect.link == link:
+            found += [one for chunk in effect.chunks if isinstance(one := dialects.decode(chunk), Result)]
+        elif isinstance(effect, Run):
+            harness.runs[effect.run] = effect
+        assert not isinstance(effect, (HangUp, Pause)), effect
+    return found
+
+
+def test_announced_credit() -> None:
+    harness = NodeHarness(limits=Limits(client_requests=7, client_bytes=99))
+    (greeting,) = harness.client().take(Hello)
+    assert greeting.credit == (7, 99)
+    assert Limits(requests=9).credit == (5, Limits().client_bytes), "at most half of what the node takes"
+    assert Limits(requests=1).credit[0] == 1
+
+
+def test_each_request_beyond_the_credit_is_refused_at_once() -> None:
+    harness = NodeHarness([spec("add")], limits=Limits(client_requests=2))
+    client = harness.client()
+    for number in range(5):
+        ask(client, call("x", "add", number), number=number)
+    results = client.take(Result)
+    assert [result.id for result in results] == [2, 3, 4]
+    for result in results:
+        assert result.fault is not None and result.fault.code == 1022
+        details = result.fault.details
+        assert (details["limit"], details["value"], details["came"]) == ("client_requests", 2, 3)
+        assert details["retry_after"] > 0 and details["maybe_executed"] is False
+    assert client.hung_up is None
+    harness.finish(harness.running("add")[0])
+    ask(client, call("x", "add", 9), number=9)
+    assert len(harness.running("add")) == 2 and client.take(Result)[0].id == 0
+
+
+def test_cancelled_request_returns_its_credit() -> None:
+    harness = NodeHarness([spec("add")], limits=Limits(client_requests=1))
+    client = harness.client()
+    ask(client, call("x", "add", 1), number=1)
+    client.send(CancelRequest(1))
+    ask(client, call("x", "add", 2), number=2)
+    assert [result.fault.code for result in client.take(Result) if result.fault] == [1021]
+    assert harness.node.coordinator.in_flight.origins[client.link].keys() == {2}
+
+
+def test_repeated_number_gives_no_credit() -> None:
+    harness = NodeHarness([spec("add", concurrency=9)], limits=Limits(client_requests=2))
+    client = harness.client()
+    for number in (1, 1, 2, 2, 3):
+        ask(client, call("x", "add", number), number=number)
+    assert [result.fault.code for result in client.take(Result) if result.fault] == [1010, 1010, 1022]
+    assert len(harness.running("add")) == 2
+
+
+def test_credit_in_bytes() -> None:
+    harness = NodeHarness([spec("add", concurrency=9)], limits=Limits(client_bytes=1000))
+    link = native(harness)
+    assert exchange(harness, link, Request(1, (call("x", "add", bytes(5000)),))) == [], "one may be longer"
+    (refusal,) = exchange(harness, link, Request(2, (call("x", "add", 1),)))
+    assert refusal.id == 2 and refusal.fault is not None and refusal.fault.code == 1022
+    assert (refusal.fault.details["limit"], refusal.fault.details["value"]) == ("client_bytes", 1000)
+    (run,) = harness.runs.values()
+    harness.node.finished(run.run, Returned(1), now=harness.now)
+    assert [result.id for result in exchange(harness, link)] == [1]
+    assert exchange(harness, link, *[Request(number, (call("x", "add", bytes(400)),)) for number in (3, 4)]) == []
+    assert [result.id for result in exchange(harness, link, Request(5, (call("x", "add", bytes(400)),)))] == [5]
+    harness.node.link_closed(link, now=harness.now)
+    assert harness.node.coordinator.in_flight.sizes == {}
+
+
+def test_requests_in_one_piece_have_their_own_lengths() -> None:
+    harness = NodeHarness([spec("add", concurrency=9)], limits=Limits(client_bytes=1000))
+    link = LinkId(50)
+    harness.node.link_opened(link, framing=Framing.STREAM, dialled=None, now=harness.now)
+    bodies = [hello(cluster="", member=b"", name="c"), GetView(9)]
+    bodies += [Request(number, (call("x", "add", bytes(size)),)) for number, size in ((1, 100), (2, 700), (3, 100))]
+    data = b"".join(prefix(len(body)) + body for body in map(dialects.encode, bodies))
+    harness.node.receive(link, data, now=harness.now)
+    assert list(harness.node.coordinator.in_flight.origins[link]) == [1, 2]
+    sizes = [len(body) for body in map(dialects.encode, bodies[2:4])]
+    assert harness.node.coordinator.in_flight.sizes[link] == sum(sizes)
+
+
+def test_node_has_no_credit() -> None:
+    harness = NodeHarness([spec("add", concurrency=9)], limits=Limits(client_requests=1, client_bytes=1))
+    alpha = harness.member("alpha")
+    for number in range(3):
+        alpha.send(Request(number, (call("x", "add", number),), here=("x",)))
+    assert len(harness.running("add")) == 3 and alpha.take(Result) == []
+
+
+def test_client_that_leaves_very_much_unread_is_refused() -> None:
+    harness = NodeHarness([spec("add")], limits=Limits(client_answers=1_000_000))
+    client = harness.client()
+    harness.node.backlog(client.link, 999_999, now=harness.now)
+    ask(client, call("x", "add", 1), number=1)
+    assert len(harness.running("add")) == 1
+    harness.node.backlog(client.link, 1_000_000, now=harness.now)
+    ask(client, call("x", "add", 2), number=2)
+    client.send(GetView(3), Explain(Request(4, (call("x", "add", 2),))))
+    results = client.take(Result)
+    assert [result.id for result in results] == [2, 3, 4]
+    for result in results:
+        assert result.fault is not None and result.fault.code == 1022 and result.fault.details["retry_after"] > 0
+        assert result.fault.details["limit"] == "client_answers" and result.fault.details["maybe_executed"] is False
+    harness.node.backlog(client.link, 0, now=harness.now)
+    client.send(GetView(5))
+    assert len(client.take(View)) == 1
+
+
+def test_client_that_asks_on_and_reads_nothing_is_hung_up() -> None:
+    harness = NodeHarness(limits=Limits(client_answers=1_000_000, client_requests=4))
+    flooding, patient, alpha = harness.client(), harness.client(), harness.member("alpha")
+    for _ in range(3):
+        for peer in (flooding, patient, alpha):
+            harness.node.backlog(peer.link, 1_000_000, now=harness.now)
+        patient.send(*[Ping(number) for number in range(80)])
+        harness.node.backlog(patient.link, 0, now=harness.now)
+        alpha.send(*[Ping(number) for number in range(80)])
+    assert patient.hung_up is None and alpha.hung_up is None
+    for number in range(80):
+        flooding.send(GetView(number))
+    assert flooding.hung_up is None and len(flooding.take(Result)) == 80
+    flooding.send(GetView(80))
+    assert flooding.hung_up == 1008
 
 
 # -- slices -----------------------------------------------------------------------------------------------------------

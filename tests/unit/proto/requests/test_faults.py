@@ -38,8 +38,12 @@ def test_fault_of_a_lost_node() -> None:
 
 
 def test_retry_after_in_the_fault_of_an_overload() -> None:
-    found = faults.overloaded("requests", 8)
-    assert found.code == 1022 and found.details == {"limit": "requests", "retry_after": 1.0}
+    found = faults.too_many_requests(2, 7, 8)
+    assert found.code == 1022 and "7 of 8 are in flight, 2 of them of this client" in found.message
+    assert found.details == {"limit": "requests", "value": 8, "came": 2, "retry_after": 1.0}
+    for other in (faults.over_credit("client_bytes", 7, 9), faults.unread_answers(7, 9)):
+        assert other.code == 1022 and (other.details["value"], other.details["came"]) == (7, 9)
+        assert other.details["retry_after"] == 1.0
 
 
 @pytest.mark.parametrize(
