@@ -1,10 +1,12 @@
 """The client side of the protocol, without I/O like `Node`: requests in, bytes out; bytes in, replies out.
 
 One `ClientSession` uses many links, one after another. A request that is submitted without a link waits for the next
-link. A request on a link that ended is answered with 1023, unless it was never sent. If there are other nodes, the
-session leaves a node that drains: requests that the node refused go to the next node, and the old link stays until the
-rest is answered. The session also enforces deadlines: 200 ms after a deadline without an answer, it answers 1020
-itself, cancels the request, and drops what still arrives (docs/explanation/guarantees.md).
+link. A request on a link that was lost is sent again over the next link, with `again`: the node there accepts it only
+if all of its functions are idempotent, else it answers 1023. Without a next link within `Limits.lost_link` the session
+answers 1023 itself. If there are other nodes, the session leaves a node that drains: requests that the node refused go
+to the next node, and the old link stays until the rest is answered. With `retry` a request that a node refused is sent
+again later (retries.py). The session also enforces deadlines: 200 ms after a deadline without an answer, it answers
+1020 itself, cancels the request, and drops what still arrives (docs/explanation/guarantees.md).
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from mpreg_proto.guard import FURTHEST, check_kind, check_request, check_text, e
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.links import Links
+from mpreg_proto.retries import RetryBudget, is_repeatable, pause
+from mpreg_proto.rng import Entropy
 from mpreg_proto.sending import LinkGone, Sent, TooLong
 from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.handshake import Feature, hello
 from mpreg_proto.wire.messages import (
     CancelRequest,
     Explain,
@@ -47,6 +51,8 @@ Reply = Result | Explanation | View
 """The answer to a request or query; more follow a `Result` that is not `last`."""
 
 
+_BAD_REQUEST = range(ErrorCode.INVALID_REQUEST, ErrorCode.LIMIT_EXCEEDED + 1)
+"""The codes of a node that has not looked at the functions of a request."""
 _REPLY_TYPES: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, GetView: View}
 
 
@@ -83,23 +89,30 @@ ClientEffect = Effect | Ready | ReplyReceived | Rejected | LinkDraining
 
 class _Pending:
     __slots__ = (
+        "again",
         "deadline",
         "has_results",
         "link",
+        "losses_left",
         "may_execute",
         "message",
+        "repeats",
         "reply_type",
         "retries_left",
+        "retry",
         "view",
         "was_queued",
     )
 
-    def __init__(self, message: Request | Explain | GetView, deadline: int, retries_left: int) -> None:
+    def __init__(
+        self, message: Request | Explain | GetView, deadline: int, *, retries_left: int, losses_left: int, retry: bool
+    ) -> None:
         self.reply_type: type[Reply] = _REPLY_TYPES[type(message)]
         """The type of its answer, if that is not an error."""
         self.view = bytearray()
         """The parts of a `View` that have arrived."""
-        self.message: Request | Explain | GetView | None = message
+        self.message: Request | Explain | GetView = message
+        """Kept until the answer, as a loss of the link sends it again."""
         self.may_execute = isinstance(message, Request)
         """True if it can make a function run. Queries cannot, so they can be sent again at any time."""
         self.deadline = deadline
@@ -111,13 +124,22 @@ class _Pending:
         """True if it waited here, so that less of its time is left."""
         self.has_results = False
         """True if some results have arrived: then no other node may start it again."""
+        self.again = False
+        """True if a link was lost on which it was sent, so that its functions may have started."""
+        self.losses_left = losses_left
+        """The number of links that may still be lost with it, and it be sent again."""
+        self.retry = retry
+        """True if it is sent again after a refusal, as long as the budget lasts."""
+        self.repeats = 0
+        """The number of times that it was sent again after a refusal."""
 
 
 class ClientSession:
     """A client. Not thread-safe; never awaits; `drain` works as in `Node`. All times are nanoseconds.
 
-    `alternatives` is the number of other addresses that its owner can connect to when a node drains. `links` may be
-    read, but not used.
+    `alternatives` is the number of other addresses that its owner can connect to when a node drains. `entropy` spreads
+    the repeats of many clients in time (`retry`); without it each pause has its full length. `links` may be read, but
+    not used.
     """
 
     def __init__(
@@ -128,6 +150,7 @@ class ClientSession:
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
         alternatives: int = 0,
+        entropy: Entropy | None = None,
     ) -> None:
         """Raises LocalProtocolError for arguments of wrong kinds."""
         check_text("name", name)
@@ -136,8 +159,12 @@ class ClientSession:
         check_kind("alternatives", alternatives, (int,))
         if codec is not None and not isinstance(codec, ValueCodec):
             raise LocalProtocolError(f"codec={shown(codec)}: expected a ValueCodec")
+        if entropy is not None and not callable(entropy):
+            raise LocalProtocolError(f"entropy={shown(entropy)}: expected a function such as os.urandom")
         self._limits = limits
         self._alternatives = alternatives
+        self._entropy = entropy
+        self._budget = RetryBudget()
         self._timers = Timers()
         self._log: list[ClientEffect] = []
         self._own_log: list[Effect] = []
@@ -179,7 +206,7 @@ class ClientSession:
             raise LocalProtocolError(f"link {self._link} is open already: a session uses one link after another")
         self.links.opened(link, framing=framing, dialled=address, now=now)
         self._link = link
-        self._collect_effects()
+        self._collect_effects(now)
 
     @exclusive
     def receive(self, link: LinkId, data: bytes | bytearray | memoryview | str, *, now: int) -> None:
@@ -205,15 +232,15 @@ class ClientSession:
 
     @exclusive
     def link_closed(self, link: LinkId, *, now: int) -> None:
-        """Take the end of a transport: answer what was sent on it with 1023; what was never sent waits for the next.
+        """Take the end of a transport: what was sent on it without an answer waits for the next link, to be repeated.
 
         Raises LocalProtocolError for a link that is not open; nothing has changed then.
         """
         if self.links.closed(link) is not None:
-            self._let_go(link)
-        self._collect_effects()
+            self._let_go(link, now)
+        self._collect_effects(now)
 
-    def _let_go(self, link: LinkId) -> None:
+    def _let_go(self, link: LinkId, now: int | None) -> None:
         """End all that belonged to a link."""
         if link == self._link:
             self._link = None
@@ -222,10 +249,29 @@ class ClientSession:
             return
         for number, pending in list(self._pending.items()):
             if pending.link == link:
-                may = "while the request may have been running" if pending.may_execute else "before it answered"
-                text = f"the link to the node was lost {may}"
-                fault = Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"maybe_executed": pending.may_execute})
-                self._settle(number, Result(number, fault=fault))
+                self._lose(number, pending, now)
+
+    def _lose(self, number: int, pending: _Pending, now: int | None) -> None:
+        """Repeat a request whose link was lost over the next link, or answer it with 1023.
+
+        It is not repeated after a part of its results, after too many losses, and without a time (`now`): then its
+        owner ends the link.
+        """
+        if now is None or pending.has_results or not pending.losses_left:
+            self._settle(number, Result(number, fault=_lost(pending)))
+            return
+        pending.link = None
+        pending.losses_left -= 1
+        pending.again = pending.may_execute
+        pending.view.clear()
+        self._timers.set((TimerKind.LOST, number), now + self._limits.lost_link)
+        self._send_soon(number, pending, now)
+
+    def _send_soon(self, number: int, pending: _Pending, now: int) -> None:
+        """Send a request that has no link, now or on the next link."""
+        self._queue(number, pending)
+        if self.ready and self._link is not None:
+            self._send(self._link, number, self._unsent.pop(number), now)
 
     @exclusive
     def wake(self, *, now: int) -> None:
@@ -233,28 +279,36 @@ class ClientSession:
         for key in self._timers.due(now):
             if key[0] == TimerKind.LATE:
                 self._deadline_exceeded(int(key[1]))
+            elif key[0] == TimerKind.LOST:
+                self._still_lost(int(key[1]))
+            elif key[0] == TimerKind.RETRY:
+                if (pending := self._pending.get(int(key[1]))) is not None:
+                    self._send_soon(int(key[1]), pending, now)
             elif key[0] == TimerKind.DECODE:
                 link = LinkId(int(key[1]))
                 self._receive(link, self.links.continue_decoding(link, now), now)
             else:
                 self.links.wake(key, now)
         self.links.quiet.clear()
-        self._collect_effects()
+        self._collect_effects(now)
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
     @exclusive
-    def submit(self, request: Request, *, now: int) -> int:
+    def submit(self, request: Request, *, now: int, retry: bool = False) -> int:
         """Send `request`, now or once there is a link; return the number that its `ReplyReceived` will carry.
 
         While the node closes its link, and between links, it waits for the next link. An error of a request that was
-        never sent has `maybe_executed: False`. Raises LocalProtocolError for something that is no `Request`, or that
-        has a field of another type; nothing has changed then.
+        never sent has `maybe_executed: False`. With `retry` it is sent again after a refusal (retries.py). Raises
+        LocalProtocolError for something that is no `Request`, or that has a field of another type; nothing has changed
+        then.
         """
         check_request(request)
+        check_kind("retry", retry, (bool,))
+        self._budget.add_call()
         span = self._limits.default_timeout if request.timeout is None else request.timeout
         number = self._next_id()
-        return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now)
+        return self._add_pending(number, msgspec.structs.replace(request, id=number), now + span, now, retry=retry)
 
     @exclusive
     def explain(self, request: Request, *, now: int) -> int:
@@ -279,14 +333,14 @@ class ClientSession:
             if pending.link is not None:
                 self.links.send_or_close(pending.link, CancelRequest(number))
             self._forget(number)
-            self._collect_effects()
+            self._collect_effects(now)
 
     @exclusive
     def close(self, *, now: int) -> None:
-        """Hang up. The node's answers to pending requests do not arrive any more."""
+        """Hang up. No more answers to pending requests arrive: those that were sent end with 1023."""
         if self._link is not None:
             self.links.hang_up(self._link)
-            self._collect_effects()
+            self._collect_effects(None)
 
     @exclusive
     def unreachable(self, reason: str) -> None:
@@ -296,11 +350,11 @@ class ClientSession:
 
     @exclusive
     def fail_all(self, fault: Fault) -> None:
-        """Answer all that is pending with `fault`, because no link will open."""
+        """Answer all that is pending with `fault`, because no link will open; what was lost with its link with 1023."""
         check_kind("fault", fault, (Fault,))
-        for number in list(self._pending):
-            self._settle(number, Result(number, fault=fault))
-        self._collect_effects()
+        for number, pending in list(self._pending.items()):
+            self._settle(number, Result(number, fault=_lost(pending) if pending.again else fault))
+        self._collect_effects(None)
 
     # -- outputs ------------------------------------------------------------------------------------------------------
 
@@ -325,12 +379,16 @@ class ClientSession:
         self._last_id += 1
         return self._last_id
 
-    def _add_pending(self, number: int, message: Request | Explain | GetView, deadline: int, now: int) -> int:
-        pending = self._pending[number] = _Pending(message, deadline, self._alternatives)
+    def _add_pending(
+        self, number: int, message: Request | Explain | GetView, deadline: int, now: int, *, retry: bool = False
+    ) -> int:
+        pending = self._pending[number] = _Pending(
+            message, deadline, retries_left=self._alternatives, losses_left=self._limits.failovers, retry=retry
+        )
         self._timers.set((TimerKind.LATE, number), min(deadline + _DEADLINE_MARGIN, FURTHEST))
         if self.ready and self._link is not None:
             self._send(self._link, number, pending, now)
-            self._collect_effects()
+            self._collect_effects(now)
         else:
             self._queue(number, pending)
         return number
@@ -342,10 +400,15 @@ class ClientSession:
 
     def _send(self, link: LinkId, number: int, pending: _Pending, now: int) -> None:
         message = pending.message
-        assert message is not None, "a question that may be sent again is kept"
         if pending.was_queued and isinstance(message, Request) and (message.timeout is None or message.timeout > 0):
             # It waited here, so less time is left. A timeout that is not valid stays as it is, for the node to refuse.
             message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
+        if pending.again and isinstance(message, Request):
+            agreed = self.links.sessions[link].agreed
+            if agreed is None or Feature.AGAIN not in agreed.features:  # it would take it for a new request
+                self._settle(number, Result(number, fault=_lost(pending)))
+                return
+            message = msgspec.structs.replace(message, again=True)
         try:
             outcome = self.links.send(link, message)
         except (ValueError, OverflowError, TypeError, RecursionError) as error:  # UnicodeError is a ValueError
@@ -357,11 +420,10 @@ class ClientSession:
         match outcome:
             case Sent():
                 pending.link = link
+                self._timers.cancel((TimerKind.LOST, number))
                 self.links.watch(link, now)
-                if not pending.retries_left:
-                    pending.message = None  # its bytes are sent; do not keep a large argument
             case TooLong():
-                self._settle(number, Result(number, fault=outcome.fault(maybe_executed=False)))
+                self._settle(number, Result(number, fault=outcome.fault(maybe_executed=pending.again)))
             case LinkGone():
                 self._queue(number, pending)  # it is sent on the next link
             case _:
@@ -373,7 +435,7 @@ class ClientSession:
                 self._on_message(link, message, now)
         if received.violation is not None:
             self.links.refuse(link, received.violation)
-        self._collect_effects()
+        self._collect_effects(now)
 
     def _on_message(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
@@ -402,15 +464,35 @@ class ClientSession:
         elif isinstance(reply, Result) and pending.reply_type is Result and not reply.last:
             pending.has_results = True
             self._log.append(ReplyReceived(reply.id, reply))
-        elif (
-            isinstance(reply, Result)
-            and reply.fault is not None
-            and pending.retries_left
-            and _refused_while_draining(reply.fault)
-        ):
-            self._retry_unless_started(link, pending, reply, now)
-        elif isinstance(reply, pending.reply_type) or (isinstance(reply, Result) and reply.fault is not None):
+        elif isinstance(reply, Result) and reply.fault is not None:
+            if pending.retries_left and _refused_while_draining(reply.fault, again=pending.again):
+                self._retry_unless_started(link, pending, reply, now)
+            else:
+                self._failed(pending, reply, reply.fault, now)
+        elif isinstance(reply, pending.reply_type):
             self._settle(reply.id, reply)
+
+    def _failed(self, pending: _Pending, result: Result, fault: Fault, now: int) -> None:
+        """Answer a request with an error, or repeat it after a pause if that is asked for, safe, and in the budget."""
+        if pending.again and fault.code in _BAD_REQUEST:
+            fault = fault.with_details(maybe_executed=True)
+            result = msgspec.structs.replace(result, fault=fault)
+        if pending.retry and not pending.has_results and is_repeatable(result):
+            due = now + pause(fault, pending.repeats, self._fraction())
+            if due < pending.deadline and self._budget.spend():
+                left, pending.link = pending.link, None
+                pending.was_queued = True
+                pending.repeats += 1
+                self._remove_from_draining(left, result.id)
+                self._timers.set((TimerKind.RETRY, result.id), due)
+                return
+        if pending.repeats:
+            result = msgspec.structs.replace(result, fault=fault.with_details(repeats=pending.repeats))
+        self._settle(result.id, result)
+
+    def _fraction(self) -> float:
+        """Return a random number, 0 to 1; 1 without entropy."""
+        return 1.0 if self._entropy is None else int.from_bytes(self._entropy(4), "big") / 2**32
 
     def _retry_unless_started(self, link: LinkId, pending: _Pending, result: Result, now: int) -> None:
         """Send a request that a draining node refused to another node, unless a part of it was answered."""
@@ -425,20 +507,17 @@ class ClientSession:
         left, pending.link = pending.link, None
         pending.retries_left -= 1
         self._remove_from_draining(left, number)
-        self._queue(number, pending)
-        if self.ready and self._link is not None:
-            self._send(self._link, number, self._unsent.pop(number), now)
+        self._send_soon(number, pending, now)
 
     def _on_node_left(self, link: LinkId, now: int) -> None:
         """Retry or fail what a node that left has not answered: it answered all that it had accepted."""
-        fault = Fault(
-            ErrorCode.DRAINING, "the node left the cluster before it took the request", {"maybe_executed": False}
-        )
         for number, pending in list(self._pending.items()):
             if pending.link == link and pending.retries_left and not pending.has_results:
                 self._retry(number, pending, now)
             elif pending.link == link:
-                self._settle(number, Result(number, fault=fault))
+                text = "the node left the cluster before it took the request"
+                fault = Fault(ErrorCode.DRAINING, text, {"maybe_executed": pending.again})
+                self._failed(pending, Result(number, fault=fault), fault, now)
 
     def _start_draining(self, link: LinkId) -> None:
         """Send nothing new on the link of a node that accepts nothing more, and report `LinkDraining`."""
@@ -479,7 +558,14 @@ class ClientSession:
         pending = self._pending.pop(number)
         self._remove_from_draining(pending.link, number)
         self._unsent.pop(number, None)
-        self._timers.cancel((TimerKind.LATE, number))
+        for kind in (TimerKind.LATE, TimerKind.LOST, TimerKind.RETRY):
+            self._timers.cancel((kind, number))
+
+    def _still_lost(self, number: int) -> None:
+        """Answer a request with 1023 whose link was lost, and for which no other was opened in time."""
+        pending = self._pending.get(number)
+        if pending is not None and pending.link is None:
+            self._settle(number, Result(number, fault=_lost(pending)))
 
     def _deadline_exceeded(self, number: int) -> None:
         pending = self._pending.get(number)
@@ -488,31 +574,43 @@ class ClientSession:
         link = pending.link
         why = f" ({self._unreachable})" if self._unreachable else ""
         text = "no answer came by the deadline"
-        if link is None:
+        if link is None and not pending.again:
             text = f"the request was never sent: no node could be reached by the deadline{why}"
-        maybe = link is not None and pending.may_execute
+            if pending.repeats:
+                text = f"no node took the request by the deadline{why}"
+        maybe = pending.again or (link is not None and pending.may_execute)
         if link is not None:
             self.links.send_or_close(link, CancelRequest(number))
         self._settle(number, Result(number, fault=Fault(ErrorCode.DEADLINE_EXCEEDED, text, {"maybe_executed": maybe})))
 
-    def _collect_effects(self) -> None:
-        """Move the effects of the links into the one log, in order, and let go of links that were hung up."""
+    def _collect_effects(self, now: int | None) -> None:
+        """Move the effects of the links into the one log, in order, and let go of links that were hung up.
+
+        `now` is None if nothing of theirs may be repeated.
+        """
         while True:
             self._log.extend(self._own_log)
             self._own_log.clear()
             if not self.links.ended:
                 return
             session, _ = self.links.release()
-            self._let_go(session.link)
+            self._let_go(session.link, now)
 
 
-def _refused_while_draining(fault: Fault) -> bool:
-    """Return whether a node that drains has refused a whole request, and started nothing of it."""
-    return (
-        fault.code == ErrorCode.DRAINING
-        and "call" not in fault.details
-        and fault.details.get("maybe_executed") is False
-    )
+def _refused_while_draining(fault: Fault, *, again: bool) -> bool:
+    """Return whether a node that drains has refused a whole request, and started nothing of it.
+
+    Of one that is sent `again`, an earlier node may have: the next node checks that.
+    """
+    started = fault.details.get("maybe_executed") is not False and not again
+    return fault.code == ErrorCode.DRAINING and "call" not in fault.details and not started
+
+
+def _lost(pending: _Pending) -> Fault:
+    """Return 1023 for what was sent on a link that was lost."""
+    may = "while the request may have been running" if pending.may_execute else "before it answered"
+    text = f"the link to the node was lost {may}"
+    return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"maybe_executed": pending.may_execute})
 
 
 __all__ = [

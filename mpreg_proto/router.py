@@ -218,7 +218,7 @@ class Machines:
     def accept(self, link: LinkId, request: Request, now: int) -> Sequence[RequestOutput]:
         """Accept a request that this node coordinates, or refuse it while draining."""
         if self.draining:
-            return [SendReply(link, Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False)))]
+            return [self.coordinator.refuse(request, link, faults.DRAINING)]
         return self.coordinator.submit(request, link, now)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
@@ -473,8 +473,8 @@ class Router:
     def _on_request(self, link: LinkId, request: Request, now: int) -> None:
         session = self._links.sessions[link]
         if session.stage is not Stage.OPEN:
-            fault = Fault(ErrorCode.DRAINING, "this link is closing", {"maybe_executed": False})
-            self._replies.refuse(link, Result(request.id, fault=fault))
+            fault = Fault(ErrorCode.DRAINING, "this link is closing")
+            self._replies.refuse(link, self._machines.coordinator.refuse(request, link, fault).result)
             return
         if session.member is None:
             if request.here or request.hops or request.caller or request.to or request.via:  # only nodes may set these

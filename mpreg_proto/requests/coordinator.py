@@ -108,7 +108,7 @@ class InFlight:
         if partial:
             fault = execution.first_fault
         if fault is not None:
-            fault = fault.with_details(maybe_executed=bool(execution.possibly_started))
+            fault = fault.with_details(maybe_executed=bool(execution.possibly_started) or execution.unverified)
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
         trace = execution.trace if request.trace else ()
@@ -210,26 +210,24 @@ class Coordinator:
     def submit(self, request: Request, link: LinkId, now: int) -> list[RequestOutput]:
         """Accept a request that came over `link`. It is answered exactly once, unless that link ends first."""
         if request.id in self.in_flight.origins.get(link, ()):
-            return [
-                _refuse(
-                    request,
-                    link,
-                    Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link"),
-                )
-            ]
+            fault = Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link")
+            return [self.refuse(request, link, fault)]
         if len(self.requests) >= self._limits.requests:
-            return [_refuse(request, link, faults.overloaded("requests", self._limits.requests))]
+            return [self.refuse(request, link, faults.overloaded("requests", self._limits.requests))]
         planned = plan(request, self._limits)
         if isinstance(planned, Fault):
-            return [_refuse(request, link, planned)]
+            return [self.refuse(request, link, planned)]
         unroutable = [] if request.wait else self.scheduler.unroutable(request)
         if unroutable and not request.partial:
-            return [_refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
+            return [self.refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
+        if request.again and (refusal := self.scheduler.not_repeatable(request)) is not None:
+            return [self.refuse(request, link, refusal)]
         if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
-            return [_refuse(request, link, refusal)]
+            return [self.refuse(request, link, refusal)]
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline)
+        execution.unverified = request.again and bool(self.scheduler.unroutable(request))
         if not unroutable:
             return self._place(execution, execution.start(now), now)
         actions: list[RequestOutput] = []
@@ -238,6 +236,16 @@ class Coordinator:
                 fault = self.scheduler.explain_not_found(execution, call)
                 actions += self.in_flight.failed(execution, call.name, fault, now)
         return actions if execution.finished else actions + self._place(execution, execution.start(now), now)
+
+    def refuse(self, request: Request, link: LinkId, fault: Fault) -> SendReply:
+        """Return the reply to a request of which nothing starts here.
+
+        One that was sent before may have started elsewhere, unless all of its functions are known to be idempotent.
+        """
+        started = request.again and (
+            bool(self.scheduler.unroutable(request)) or self.scheduler.not_repeatable(request) is not None
+        )
+        return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=started)))
 
     def _not_admitted(self, request: Request, plan: Plan, link: LinkId, now: int) -> Fault | None:
         """Return 1022 if one of the first calls of a request would wait for too long, or None."""
@@ -611,10 +619,6 @@ class Coordinator:
             if execution.id not in self.requests:
                 return actions
         return actions + self.scheduler.dispatch(execution, calls, now, turn=turn)
-
-
-def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
-    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)))
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:

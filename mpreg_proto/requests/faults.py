@@ -107,6 +107,15 @@ def not_idempotent(call: Call) -> Fault:
     return Fault(ErrorCode.COMMAND_NOT_FOUND, text, {"call": call.name, "function": call.function})
 
 
+def not_repeatable(call: Call) -> Fault:
+    """1023 for a request that is sent again after a lost link, with a function that must not be started twice."""
+    text = f"the link was lost while call {call.name!r} may have been running"
+    details = {"call": call.name, "function": call.function, "maybe_executed": True}
+    return Fault(
+        ErrorCode.OUTCOME_UNKNOWN, f"{text}, and it is not repeated, as {call.function!r} is not idempotent", details
+    )
+
+
 LOST_IN_RELAY: Final = Fault(
     ErrorCode.OUTCOME_UNKNOWN,
     "a link on the route to that node was lost while calls may have been running there",

@@ -241,6 +241,7 @@ class Execution:
         "request",
         "states",
         "story",
+        "unverified",
         "values",
         "values_size",
     )
@@ -280,6 +281,8 @@ class Execution:
         """The pending calls, each with its timers."""
         self.possibly_started: dict[str, None] = {}
         """Non-idempotent calls whose body may have started, ended ones too (docs/explanation/guarantees.md)."""
+        self.unverified: bool = False
+        """True if it is sent again, and a call of it is not known to be idempotent everywhere: that may have run."""
         self._retained = () if request.eager else plan.wanted
         """The calls whose results are for the last reply."""
         self._dependencies_left = {name: len(others) for name, others in plan.dependencies.items()}

@@ -131,6 +131,9 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """The destination, if that is another member: the receiver relays the request, and its answers come back by it."""
     via: tuple[bytes, ...] = ()
     """The members that have relayed the request, none of them twice."""
+    again: bool = False
+    """True if the request was sent before, to this node or another, and may have started there. The receiver accepts it
+    only if every function in it is idempotent, else it answers 1023. Only sent to a peer with the feature."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -110,6 +110,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         trace=st.booleans(),
         hops=whole,
         caller=name,
+        again=st.booleans(),
     )
     result = st.builds(
         Result,
