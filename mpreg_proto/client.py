@@ -29,6 +29,8 @@ from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import Feature, hello
 from mpreg_proto.wire.messages import (
     CancelRequest,
+    Drain,
+    DrainReply,
     Explain,
     Explanation,
     GetView,
@@ -47,13 +49,15 @@ from mpreg_proto.wire.values import ValueCodec
 _DEADLINE_MARGIN = 200 * MILLISECOND
 """The time after the deadline, in ns, for which a client still waits for the answer."""
 
-Reply = Result | Explanation | View
+Question = Request | Explain | GetView | Drain
+"""What a client sends and waits for."""
+Reply = Result | Explanation | View | DrainReply
 """The answer to a request or query; more follow a `Result` that is not `last`."""
 
 
 _BAD_REQUEST = range(ErrorCode.INVALID_REQUEST, ErrorCode.LIMIT_EXCEEDED + 1)
 """The codes of a node that has not looked at the functions of a request."""
-_REPLY_TYPES: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, GetView: View}
+_REPLY_TYPES: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, GetView: View, Drain: DrainReply}
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
@@ -104,14 +108,12 @@ class _Pending:
         "was_queued",
     )
 
-    def __init__(
-        self, message: Request | Explain | GetView, deadline: int, *, retries_left: int, losses_left: int, retry: bool
-    ) -> None:
+    def __init__(self, message: Question, deadline: int, *, retries_left: int, losses_left: int, retry: bool) -> None:
         self.reply_type: type[Reply] = _REPLY_TYPES[type(message)]
         """The type of its answer, if that is not an error."""
         self.view = bytearray()
         """The parts of a `View` that have arrived."""
-        self.message: Request | Explain | GetView = message
+        self.message: Question = message
         """Kept until the answer, as a loss of the link sends it again."""
         self.may_execute = isinstance(message, Request)
         """True if it can make a function run. Queries cannot, so they can be sent again at any time."""
@@ -325,6 +327,17 @@ class ClientSession:
         return self._add_pending(number, GetView(number), now + self._limits.default_timeout, now)
 
     @exclusive
+    def drain_node(self, node: str, *, now: int) -> int:
+        """Send the command that lets a member leave the cluster; return its number. The answer is a `DrainReply`.
+
+        `node` is its name, the beginning of its id, or one of its addresses. Raises LocalProtocolError if it is no
+        text.
+        """
+        check_text("node", node)
+        number = self._next_id()
+        return self._add_pending(number, Drain(number, node), now + self._limits.default_timeout, now)
+
+    @exclusive
     def cancel(self, number: int, *, now: int) -> None:
         """Cancel a request: no answer comes, and the node receives a `CancelRequest`."""
         check_kind("the number of a request", number, (int,))
@@ -379,9 +392,7 @@ class ClientSession:
         self._last_id += 1
         return self._last_id
 
-    def _add_pending(
-        self, number: int, message: Request | Explain | GetView, deadline: int, now: int, *, retry: bool = False
-    ) -> int:
+    def _add_pending(self, number: int, message: Question, deadline: int, now: int, *, retry: bool = False) -> int:
         pending = self._pending[number] = _Pending(
             message, deadline, retries_left=self._alternatives, losses_left=self._limits.failovers, retry=retry
         )
@@ -404,11 +415,14 @@ class ClientSession:
             # It waited here, so less time is left. A timeout that is not valid stays as it is, for the node to refuse.
             message = msgspec.structs.replace(message, timeout=max(1, pending.deadline - now))
         if pending.again and isinstance(message, Request):
-            agreed = self.links.sessions[link].agreed
-            if agreed is None or Feature.AGAIN not in agreed.features:  # it would take it for a new request
+            if not self._has(link, Feature.AGAIN):  # it would take it for a new request
                 self._settle(number, Result(number, fault=_lost(pending)))
                 return
             message = msgspec.structs.replace(message, again=True)
+        if isinstance(message, Drain) and not self._has(link, Feature.DRAIN):
+            text = "the node is of an older version, which cannot drain nodes: send SIGTERM to the process instead"
+            self._settle(number, Result(number, fault=Fault(ErrorCode.VERSION_MISMATCH, text)))
+            return
         try:
             outcome = self.links.send(link, message)
         except (ValueError, OverflowError, TypeError, RecursionError) as error:  # UnicodeError is a ValueError
@@ -429,6 +443,11 @@ class ClientSession:
             case _:
                 assert_never(outcome)
 
+    def _has(self, link: LinkId, feature: Feature) -> bool:
+        """Return whether the node at the other end of a link has a feature."""
+        agreed = self.links.sessions[link].agreed
+        return agreed is not None and feature in agreed.features
+
     def _receive(self, link: LinkId, received: Received, now: int) -> None:
         for message in received:
             if self.links.handle_control(link, message, now):
@@ -439,7 +458,7 @@ class ClientSession:
 
     def _on_message(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         match message:
-            case Result() | Explanation() | View():
+            case Result() | Explanation() | View() | DrainReply():
                 self._on_reply(link, message, now)
             case Hello():
                 self._on_hello(link, message, now)

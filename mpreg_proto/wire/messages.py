@@ -242,6 +242,43 @@ class View(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
     """True if nothing more comes for this id. A view longer than one message comes in several, to be joined."""
 
 
+# -- leaving -----------------------------------------------------------------------------------------------------------
+
+
+class Drain(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
+    """A command to let a member leave the cluster in order, as after SIGTERM.
+
+    From a client it names the member in `node`, and the answer is a `DrainReply`. From node to node it names it in `to`
+    and has no answer; it is relayed at most four times, never twice by one node.
+    """
+
+    id: int
+    node: str = ""
+    """The name of the member, the beginning of its id in hexadecimal, or one of its addresses."""
+    to: bytes = b""
+    via: tuple[bytes, ...] = ()
+
+
+class DrainState(enum.StrEnum):
+    """The progress of a `Drain` in the view of the node that answers."""
+
+    CONNECTING = "connecting"
+    """There is no link to the member yet, and one is being opened: send the command again."""
+    SENT = "sent"
+    DRAINING = "draining"
+    LEFT = "left"
+
+
+class DrainReply(msgspec.Struct, array_like=True, frozen=True, tag=31, gc=False):
+    """The answer to a client's `Drain`: the member that it means, or the error."""
+
+    id: int
+    member: bytes = b""
+    shown: str = ""
+    state: str = ""
+    fault: Fault | None = None
+
+
 # -- members and their catalogues -------------------------------------------------------------------------------------
 
 
@@ -367,6 +404,8 @@ Message = (
     | Explanation
     | GetView
     | View
+    | Drain
+    | DrainReply
     | Gossip
     | Digest
     | Fetch

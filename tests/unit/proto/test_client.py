@@ -15,6 +15,8 @@ from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     CancelRequest,
     Done,
+    Drain,
+    DrainReply,
     Explain,
     Explanation,
     GetView,
@@ -1012,3 +1014,27 @@ def test_long_json_of_a_foreign_server_does_not_stop_the_link() -> None:
         if Resume(LinkId(1)) in effects:
             return
     raise AssertionError("the link stays paused")
+
+
+# -- draining a node --------------------------------------------------------------------------------------------------
+
+
+def test_drain_of_a_node_by_name() -> None:
+    booth = Booth()
+    number = booth.session.drain_node("till", now=booth.now)
+    booth.flush()
+    assert booth.take()[-1] == Drain(number, "till")
+    reply = DrainReply(number, b"t" * 16, "till#7474", "sent")
+    booth.deliver(Result(number), reply)
+    assert booth.replies() == {number: reply} and len(booth.session) == 0
+    with pytest.raises(LocalProtocolError, match="node"):
+        booth.session.drain_node(7, now=booth.now)  # type: ignore[arg-type]
+
+
+def test_drain_by_an_older_node() -> None:
+    booth = Booth(opened=False)
+    number = booth.session.drain_node("till", now=booth.now)
+    booth.connect()
+    booth.deliver(msgspec.structs.replace(NODE, features=("again",)))
+    assert [type(one) for one in booth.take()] == [Hello]
+    assert booth.fault(number).code == 1040
