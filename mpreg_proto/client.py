@@ -57,6 +57,8 @@ Reply = Result | Explanation | View | DrainReply
 
 _BAD_REQUEST = range(ErrorCode.INVALID_REQUEST, ErrorCode.LIMIT_EXCEEDED + 1)
 """The codes of a node that has not looked at the functions of a request."""
+_REFUSALS = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
+"""The codes of a node that has started nothing of a request."""
 _REPLY_TYPES: dict[type, type[Reply]] = {Request: Result, Explain: Explanation, GetView: View, Drain: DrainReply}
 
 
@@ -349,6 +351,27 @@ class ClientSession:
             self._collect_effects(now)
 
     @exclusive
+    def stop(self, number: int, *, now: int) -> None:
+        """Cancel a request whose answer is still of use: it comes with 1021 and the calls that had started, if any.
+
+        What has no link is answered at once. Nothing is sent again after this.
+        """
+        check_kind("the number of a request", number, (int,))
+        pending = self._pending.get(number)
+        if pending is None:
+            return
+        pending.retry, pending.losses_left, pending.retries_left = False, 0, 0
+        if pending.link is not None:
+            self.links.send_or_close(pending.link, CancelRequest(number))
+        elif pending.again:
+            self._settle(number, Result(number, fault=_lost(pending)))
+        else:
+            details = {"maybe_executed": False, "started": []}
+            fault = Fault(ErrorCode.CANCELLED, "cancelled before a node had taken the request", details)
+            self._settle(number, Result(number, fault=fault))
+        self._collect_effects(now)
+
+    @exclusive
     def close(self, *, now: int) -> None:
         """Hang up. No more answers to pending requests arrive: those that were sent end with 1023."""
         if self._link is not None:
@@ -493,8 +516,8 @@ class ClientSession:
 
     def _failed(self, pending: _Pending, result: Result, fault: Fault, now: int) -> None:
         """Answer a request with an error, or repeat it after a pause if that is asked for, safe, and in the budget."""
-        if pending.again and fault.code in _BAD_REQUEST:
-            fault = fault.with_details(maybe_executed=True)
+        if pending.again:
+            fault = _of_repeat(pending, fault)
             result = msgspec.structs.replace(result, fault=fault)
         if pending.retry and not pending.has_results and is_repeatable(result):
             due = now + pause(fault, pending.repeats, self._fraction())
@@ -623,6 +646,18 @@ def _refused_while_draining(fault: Fault, *, again: bool) -> bool:
     """
     started = fault.details.get("maybe_executed") is not False and not again
     return fault.code == ErrorCode.DRAINING and "call" not in fault.details and not started
+
+
+def _of_repeat(pending: _Pending, fault: Fault) -> Fault:
+    """Return what the error of a repeat means for the whole request, whose outcome at the first node is unknown.
+
+    A refusal by a node that does not know all of its functions to be idempotent leaves it unknown.
+    """
+    if fault.code in _BAD_REQUEST:
+        return fault.with_details(maybe_executed=True)
+    if fault.code in _REFUSALS and fault.details.get("maybe_executed") is not False:
+        return Fault(ErrorCode.OUTCOME_UNKNOWN, f"{_lost(pending).message}: {fault.message}", _lost(pending).details)
+    return fault
 
 
 def _lost(pending: _Pending) -> Fault:

@@ -26,7 +26,7 @@ from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.rng import Entropy
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Traced, View
+from mpreg_proto.wire.messages import Call, DrainReply, Explained, Explanation, Request, Result, Traced, View
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.background import Background, LoopAffinity
 from mpreg_transports.config.addresses import parse_address
@@ -293,6 +293,22 @@ class Client:
         assert isinstance(reply, View)
         return _view.decode(reply.view)
 
+    async def _drain_node(self, node: str) -> DrainReply:
+        """Let a member leave the cluster in order, for `mpreg drain`; a second command for it only asks how far it is.
+
+        `node` is its name, the beginning of its id, or an address. Raises InvalidRequest if that means no member.
+        """
+        reply = await self._reply(lambda session, now: session.drain_node(node, now=now))
+        assert isinstance(reply, (DrainReply, Result))
+        if reply.fault is not None:
+            raise exception_for(reply.fault)
+        assert isinstance(reply, DrainReply)
+        return reply
+
+    def _stop_requests(self) -> None:
+        """Cancel all that is pending, for Ctrl-C: it ends in the node's answer, Cancelled with what had started."""
+        self._connection.stop_requests()
+
     # -- requests and replies -----------------------------------------------------------------------------------------
 
     async def _result(self, request: Request, *, retry: bool = False) -> Result:
@@ -421,6 +437,12 @@ class ClientConnection:
             return
         self._waiters.pop(number, None)
         self.session.cancel(number, now=self._clock())
+        self.flush()
+
+    def stop_requests(self) -> None:
+        """Cancel all pending requests, whose answers still come."""
+        for number in list(self._waiters):
+            self.session.stop(number, now=self._clock())
         self.flush()
 
     # -- links --------------------------------------------------------------------------------------------------------

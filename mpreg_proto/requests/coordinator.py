@@ -323,7 +323,7 @@ class Coordinator:
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a request for its caller, which still receives an answer, 1021."""
         execution = self.in_flight.get(link, number)
-        return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED, now)
+        return [] if execution is None else self.in_flight.end(execution, faults.cancelled(execution), now)
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """Handle the end of a link: its dispatched calls are lost, the requests that came over it are closed."""

@@ -12,6 +12,8 @@ from mpreg_proto.wire.messages import Call
 
 _NAMED: Final = 20
 """The most names that one sentence lists."""
+_STARTED: Final = 50
+"""The most calls that 1021 lists."""
 CANCELLED: Final = Fault(ErrorCode.CANCELLED, "cancelled by the caller")
 DRAINING: Final = Fault(ErrorCode.DRAINING, "this node is leaving the cluster; ask another one")
 LOST: Final = ErrorCode.OUTCOME_UNKNOWN
@@ -34,6 +36,17 @@ def overloaded(limit: str, value: int) -> Fault:
         ErrorCode.OVERLOADED,
         f"over the limit {limit}: {value} are in flight already",
         {"limit": limit, "retry_after": 1.0},
+    )
+
+
+def cancelled(execution: Execution) -> Fault:
+    """1021 for a request that its caller has cancelled, with the calls that a node had: `started` and `ended` ones."""
+    rows = [
+        {"call": name, "function": execution.plan.calls[name].function, "node": node, "ended": ended}
+        for name, node, ended in execution.given_out()
+    ]
+    return CANCELLED.with_details(
+        started=rows[:_STARTED], **({"more": len(rows) - _STARTED} if rows[_STARTED:] else {})
     )
 
 

@@ -349,6 +349,16 @@ class Execution:
         """The calls that have not ended, in the request's order."""
         return [name for name, state in self.states.items() if state < _STATE.DONE]
 
+    def given_out(self) -> list[tuple[str, str, bool]]:
+        """Return each call that a node has, and may have started, or has ended: its name, the node, whether it ended.
+
+        A call that failed at its node ends the request, unless that is partial.
+        """
+        nodes = {row.call: row.node for row in self.story if row.state in _DISPATCHED}
+        had = (*_DISPATCHED, _STATE.DONE, _STATE.FAILED)
+        states = [(name, state) for name, state in self.states.items() if state in had and name in nodes]
+        return [(name, nodes[name], state not in _DISPATCHED) for name, state in states]
+
     def not_started(self, name: str) -> None:
         """Record that the body of a dispatched call did not start, as its member refused it."""
         self.possibly_started.pop(name, None)

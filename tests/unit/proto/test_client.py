@@ -299,6 +299,19 @@ def test_repeat_that_another_node_cannot_read_may_have_started(code: int) -> Non
     assert booth.fault(number).details["maybe_executed"]
 
 
+@pytest.mark.parametrize("code", [1001, 1022, 1024])
+@pytest.mark.parametrize("maybe", [True, False])
+def test_refused_repeat_leaves_the_outcome_unknown_unless_the_node_knows_better(code: int, maybe: bool) -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.drop()
+    booth.open()
+    booth.deliver(Result(number, fault=Fault(code, "because", {"maybe_executed": maybe})))
+    found = booth.fault(number)
+    assert (found.code, found.details) == (1023 if maybe else code, {"maybe_executed": maybe})
+    assert found.message.endswith("because")
+
+
 def test_repeat_over_the_message_limit_may_have_started() -> None:
     booth = Booth(limits=Limits(message=500), framing=Framing.STREAM, opened=False)
     session = booth.session
