@@ -50,7 +50,7 @@ _DEADLINE_MARGIN = 200 * MILLISECOND
 """The time after the deadline, in ns, for which a client still waits for the answer."""
 
 Question = Request | Explain | GetView | Drain
-"""What a client sends and waits for."""
+"""A message of a client that has an answer."""
 Reply = Result | Explanation | View | DrainReply
 """The answer to a request or query; more follow a `Result` that is not `last`."""
 

@@ -1,4 +1,4 @@
-"""When a client repeats a request that a node has refused: `retry=True` (docs/howto/errors.md).
+"""The policy by which a client repeats a request that a node has refused: `retry=True` (docs/howto/errors.md).
 
 Only a refusal is repeated: the node was overloaded or draining, and promises that nothing that must not run twice has
 started. The pause doubles with each repeat, with full jitter (AWS, "Exponential backoff and jitter"), and comes on top

@@ -224,7 +224,9 @@ class DeadlineEnforcement(Watcher):
             return
         limits = host.spec.limits
         span = span_of(message, limits)
-        self._deadlines.setdefault((host.name, host.life, link, message.id), host.local + span)
+        key = (host.name, host.life, link, message.id)
+        if key not in self._deadlines or message.id not in host.node.coordinator.in_flight.origins.get(link, ()):
+            self._deadlines[key] = host.local + span  # a client may send it again after a refusal
         if message.here:
             wire, side = host.wires[link]
             peer = wire.ends[1 - side]

@@ -279,7 +279,7 @@ def test_cancelled_repeat_is_never_sent() -> None:
     assert booth.replies() == {}
 
 
-def test_view_that_begins_anew_after_a_lost_link() -> None:
+def test_view_that_begins_again_after_a_lost_link() -> None:
     booth = Booth()
     view = booth.session.get_view(now=booth.now)
     booth.deliver(View(view, b"{half", last=False))
