@@ -457,7 +457,8 @@ class ClientSession:
         match outcome:
             case Sent():
                 pending.link = link
-                self._timers.cancel((TimerKind.LOST, number))
+                if pending.was_queued:
+                    self._timers.cancel((TimerKind.LOST, number))
                 self.links.watch(link, now)
             case TooLong():
                 self._settle(number, Result(number, fault=outcome.fault(maybe_executed=pending.again)))
@@ -600,8 +601,10 @@ class ClientSession:
         pending = self._pending.pop(number)
         self._remove_from_draining(pending.link, number)
         self._unsent.pop(number, None)
-        for kind in (TimerKind.LATE, TimerKind.LOST, TimerKind.RETRY):
-            self._timers.cancel((kind, number))
+        self._timers.cancel((TimerKind.LATE, number))
+        if pending.link is None:
+            self._timers.cancel((TimerKind.LOST, number))
+            self._timers.cancel((TimerKind.RETRY, number))
 
     def _still_lost(self, number: int) -> None:
         """Answer a request with 1023 whose link was lost, and for which no other was opened in time."""
