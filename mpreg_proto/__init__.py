@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mpreg_proto.notices import (
         CardsDiffer,
         CatalogueChanged,
+        DrainRequested,
         GossipTooLong,
         Left,
         LinkClosed,
@@ -93,6 +94,7 @@ __all__ = [
     "CloseCode",
     "Dial",
     "Done",
+    "DrainRequested",
     "Effect",
     "Entropy",
     "ErrorCode",
@@ -206,6 +208,7 @@ _WHERE = {
     "Tap": "node",
     "CardsDiffer": "notices",
     "CatalogueChanged": "notices",
+    "DrainRequested": "notices",
     "GossipTooLong": "notices",
     "Left": "notices",
     "LinkClosed": "notices",

@@ -72,6 +72,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     frozen_after: Span = 3 * SECOND
     """The silence after which a client with calls on its link goes to its next address, if it has one. A node prefers
     other members from then on to one whose link is silent."""
+    lost_link: Span = SECOND
+    """The longest time for which a client's request whose link was lost waits for another link, to be sent again."""
     gone_after: Span = 20 * SECOND
     """The silence after which a link is closed. Reasonable: two to three times `ping_every`."""
     goodbye: Span = 10 * SECOND

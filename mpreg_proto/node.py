@@ -100,6 +100,7 @@ class Node:
         self._log = machines.log
         runner = ActionRunner(machines)
         self._run = runner.run
+        self._start_draining = runner.start_draining
         self._router = Router(machines, runner)
         self._run(machines.start_as(me, now, last_number=0), now)
 
@@ -387,11 +388,7 @@ class Node:
         if self.draining:
             self._finish(now)
             return
-        self.worker.take_all()
-        self._run(self.coordinator.keep_backlog(now), now)
-        self._machines.draining = True
-        self._run(self.cluster.drain(now), now)
-        self._timers.set((TimerKind.DRAIN_GRACE, 0), now + self.config.limits.drain_grace)
+        self._start_draining(now)
         self._settle(now)
 
     # -- outputs: legal at any time ----------------------------------------------------------------------------------

@@ -120,6 +120,13 @@ class RequestFinished(msgspec.Struct, frozen=True, gc=False):
     result: Result
 
 
+class DrainRequested(msgspec.Struct, frozen=True, gc=False):
+    """A client or another node has let this node leave the cluster. `peer` is the name at the other end of the link."""
+
+    link: LinkId
+    peer: str
+
+
 class Left(msgspec.Struct, frozen=True, gc=False):
     """Draining has ended: the process may end."""
 
@@ -134,6 +141,7 @@ Notice = (
     | GossipTooLong
     | StrayResult
     | RequestFinished
+    | DrainRequested
     | Left
 )
 """The content of a `Notify`: one of the notices."""

@@ -30,13 +30,14 @@ from mpreg_proto.cluster.actions import (
 )
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
+from mpreg_proto.cluster.draining import drain_state, find_member
 from mpreg_proto.cluster.splitting import halves
 from mpreg_proto.config import NodeConfig
 from mpreg_proto.effects import Effect, Notify
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault
 from mpreg_proto.ids import MEMBER_ID_BYTES, Address, LinkId, MemberId, show
 from mpreg_proto.links import Links
-from mpreg_proto.notices import GossipTooLong, LinkEndCause, LinkOpened
+from mpreg_proto.notices import DrainRequested, GossipTooLong, LinkEndCause, LinkOpened
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import (
     LOCAL,
@@ -59,7 +60,7 @@ from mpreg_proto.sending import LinkGone, Sent, TooLong, shorten_fault
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind, Timers
 from mpreg_proto.view import NodeView, build_view
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.handshake import Feature, hello
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
@@ -67,6 +68,9 @@ from mpreg_proto.wire.messages import (
     Credit,
     DialBack,
     Digest,
+    Drain,
+    DrainReply,
+    DrainState,
     Explain,
     Explanation,
     Failed,
@@ -222,8 +226,7 @@ class Machines:
     ) -> Sequence[RequestOutput]:
         """Accept a request that this node coordinates, or refuse it while draining. See `Coordinator.submit`."""
         if self.draining:
-            result = Result(request.id, fault=faults.DRAINING.with_details(maybe_executed=False))
-            return [SendReply(link, result, False)]
+            return [self.coordinator.refuse(request, link, faults.DRAINING)]
         return self.coordinator.submit(request, link, now, size=size, credit=credit)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
@@ -275,6 +278,15 @@ class ActionRunner:
                 self._log.append(action)  # type: ignore[arg-type]  # the table holds all but the effects
             elif more := handler(self, action, now):
                 waiting.extend(more)
+
+    def start_draining(self, now: int) -> None:
+        """Take no new calls from now on. The node leaves once nothing is in progress, or the grace is over."""
+        machines = self._machines
+        self._worker.take_all()
+        self.run(machines.coordinator.keep_backlog(now), now)
+        machines.draining = True
+        self.run(machines.cluster.drain(now), now)
+        machines.timers.set((TimerKind.DRAIN_GRACE, 0), now + machines.config.limits.drain_grace)
 
     def _dispatch(self, action: Dispatch, now: int) -> Iterable[Output]:
         if action.link == LOCAL:
@@ -464,6 +476,7 @@ class Router:
         self._worker = machines.worker
         self._log = machines.log
         self._run = runner.run
+        self._start_draining = runner.start_draining
 
     def deliver(self, link: LinkId, message: Message | BadRequest, now: int) -> None:
         """Deliver one message that came in over `link`, which is still open."""
@@ -486,8 +499,8 @@ class Router:
         session = self._links.sessions[link]
         size, credit = session.request_sizes.popleft() if session.request_sizes else 0, None
         if session.stage is not Stage.OPEN:
-            fault = Fault(ErrorCode.DRAINING, "this link is closing", {"maybe_executed": False})
-            self._replies.refuse(link, Result(request.id, fault=fault))
+            fault = Fault(ErrorCode.DRAINING, "this link is closing")
+            self._replies.refuse(link, self._machines.coordinator.refuse(request, link, fault).result)
             return
         if session.member is None:
             if not session.classic:
@@ -617,6 +630,53 @@ class Router:
             case _:
                 assert_never(outcome)
 
+    def _on_drain(self, link: LinkId, message: Drain, now: int) -> None:
+        """Drain this node, or pass the command on. A client gets an answer."""
+        session = self._links.sessions[link]
+        if session.member is not None:
+            member = MemberId(message.to)
+            if member == self._machines.me:
+                self._drain(link, session, now)
+            else:
+                self._pass_drain_on(member, (*message.via, session.member), now)
+            return
+        found = find_member(self._machines.cluster, message.node)
+        if isinstance(found, Fault):
+            self._links.send_or_close(link, DrainReply(message.id, fault=found))
+            return
+        is_me = found.id == self._machines.me
+        state = drain_state(self._machines.cluster, found)
+        if state is None:
+            state = DrainState.SENT if is_me or self._pass_drain_on(found.id, (), now) else DrainState.CONNECTING
+        shown = show(self._machines.cluster.name_of(found.id), found.id)
+        self._links.send_or_close(link, DrainReply(message.id, found.id, shown, state))
+        if is_me:
+            self._drain(link, session, now)
+
+    def _drain(self, link: LinkId, session: Session, now: int) -> None:
+        """Begin to leave, once."""
+        if not self._machines.draining:
+            peer = session.remote_hello.name if session.remote_hello is not None else ""
+            self._log.append(Notify(DrainRequested(link, peer)))
+            self._start_draining(now)
+
+    def _pass_drain_on(self, member: MemberId, via: tuple[bytes, ...], now: int) -> bool:
+        """Send the command towards a member. Return False if no open link leads to it: one is opened if possible."""
+        me, routes = self._machines.me, self._machines.cluster.routes
+        next_hop = None if me in via else routes.next_hop(member, via=via)
+        if next_hop is not None and self._has_drain(next_hop):
+            self._links.send_or_close(next_hop, Drain(0, to=member, via=(*via, me)))
+            return True
+        if not via:
+            self._run(self._machines.cluster.connect(member, now), now)
+        return False
+
+    def _has_drain(self, link: LinkId) -> bool:
+        """Return whether a link is open whose peer has the feature."""
+        session = self._links.sessions.get(link)
+        agreed = session.agreed if session is not None and self._links.is_open(link) else None
+        return agreed is not None and Feature.DRAIN in agreed.features
+
     def _on_pong(self, link: LinkId, message: Pong, now: int) -> None:
         self._run(self._machines.cluster.ack_received(link, now), now)
 
@@ -636,7 +696,7 @@ class Router:
     def _on_refused(self, link: LinkId, message: Refused, now: int) -> None:
         """Do nothing: the link is being closed, and the failed dial follows from `link_closed`."""
 
-    def _on_unexpected_reply(self, link: LinkId, message: Explanation | View, now: int) -> None:
+    def _on_unexpected_reply(self, link: LinkId, message: Explanation | View | DrainReply, now: int) -> None:
         self._links.refuse(link, Fault(ErrorCode.INVALID_REQUEST, "a reply without a request"))
 
 
@@ -657,4 +717,6 @@ _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
     Refused: Router._on_refused,
     Explanation: Router._on_unexpected_reply,
     View: Router._on_unexpected_reply,
+    Drain: Router._on_drain,
+    DrainReply: Router._on_unexpected_reply,
 }

@@ -26,7 +26,7 @@ from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.rng import Entropy
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import Call, Explained, Explanation, Request, Result, Traced, View
+from mpreg_proto.wire.messages import Call, DrainReply, Explained, Explanation, Request, Result, Traced, View
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.background import Background, LoopAffinity
 from mpreg_transports.config.addresses import parse_address
@@ -72,7 +72,8 @@ class Client:
 
     With several addresses it uses the first one that answers, and the next one when that node is lost or drains.
     Requests that were not sent yet, or that a draining node refused, are sent on the next link. Requests that were
-    pending on a lost link raise OutcomeUnknown, as they may have run. Not thread-safe (`SyncClient` is).
+    pending on a lost link are repeated there if all of their functions are idempotent; the others raise OutcomeUnknown,
+    as they may have run. Not thread-safe (`SyncClient` is).
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Client:
             limits=limits,
             codec=self._codec,
             alternatives=len(dict.fromkeys(self.urls)) - 1,
+            entropy=os.urandom if network is None else network.entropy,
         )
         self._limits = limits
         self._open_link = open_link if network is None else network.dial
@@ -179,13 +181,16 @@ class Client:
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         wait: float | None = None,
+        retry: bool = False,
         version: str | None = None,
         **more: Any,
     ) -> Any:
         """Return the result of one call.
 
         `more` are the function's own keywords; `kwargs` passes the names that `call` uses itself. `timeout` and `wait`
-        are seconds. Raises the RequestError of the failure, or TypeError for arguments that cannot be sent.
+        are seconds. With `retry` a call that an overloaded or leaving node refused is sent again after a pause, within
+        its deadline and the client's budget for repeats. Raises the RequestError of the failure, or TypeError for
+        arguments that cannot be sent.
         """
         check_function_name(function, version)
         for later in _RESERVED_KEYWORDS:
@@ -198,7 +203,7 @@ class Client:
             raise unsendable(function, error) from None
         call = Call(function, function, encoded, (), checked_resources(resources), version)
         request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
-        result = await self._result(request)
+        result = await self._result(request, retry=retry)
         return self._codec.decode(result.done[0].value)
 
     def graph(self) -> Graph:
@@ -212,12 +217,13 @@ class Client:
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        retry: bool = False,
     ) -> Any:
         """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
-        With `on_error="partial"` a failed call has its RequestError in place of its value.
+        With `on_error="partial"` a failed call has its RequestError in place of its value. `retry` is as in `call`.
         """
-        answer = await self.answer(graph, *outputs, timeout=timeout, wait=wait, on_error=on_error)
+        answer = await self.answer(graph, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry)
         values: dict[str, Any] = {**answer.values, **answer.errors}
         if not outputs:
             return values
@@ -232,6 +238,7 @@ class Client:
         wait: float | None = None,
         on_error: OnError = "fail",
         trace: bool = False,
+        retry: bool = False,
     ) -> GraphResult:
         """Run a graph or a hand-made request, and return its complete result."""
         _check_graph(graph)
@@ -245,7 +252,7 @@ class Client:
             )
         else:
             request = graph
-        result = await self._result(request)
+        result = await self._result(request, retry=retry)
         values = {row.name: self._codec.decode(row.value) for row in result.done}
         errors = {row.name: exception_for(row.fault) for row in result.failed}
         error = None if result.fault is None else exception_for(result.fault)
@@ -286,10 +293,28 @@ class Client:
         assert isinstance(reply, View)
         return _view.decode(reply.view)
 
+    async def _drain_node(self, node: str) -> DrainReply:
+        """Let a member leave the cluster in order, for `mpreg drain`; a second command for it only asks how far it is.
+
+        `node` is its name, the beginning of its id, or an address. Raises InvalidRequest if that means no member.
+        """
+        reply = await self._reply(lambda session, now: session.drain_node(node, now=now))
+        assert isinstance(reply, (DrainReply, Result))
+        if reply.fault is not None:
+            raise exception_for(reply.fault)
+        assert isinstance(reply, DrainReply)
+        return reply
+
+    def _stop_requests(self) -> None:
+        """Cancel all that is pending, for Ctrl-C: it ends in the node's answer, Cancelled with what had started."""
+        self._connection.stop_requests()
+
     # -- requests and replies -----------------------------------------------------------------------------------------
 
-    async def _result(self, request: Request) -> Result:
-        reply = await self._reply(lambda session, now: session.submit(request, now=now))
+    async def _result(self, request: Request, *, retry: bool = False) -> Result:
+        if type(retry) is not bool:
+            raise TypeError(f"retry={retry!r}: expected True or False; a function's own keyword goes into kwargs=")
+        reply = await self._reply(lambda session, now: session.submit(request, now=now, retry=retry))
         assert isinstance(reply, Result)
         if reply.fault is not None and not request.partial:
             raise exception_for(reply.fault)
@@ -412,6 +437,12 @@ class ClientConnection:
             return
         self._waiters.pop(number, None)
         self.session.cancel(number, now=self._clock())
+        self.flush()
+
+    def stop_requests(self) -> None:
+        """Cancel all pending requests, whose answers still come."""
+        for number in list(self._waiters):
+            self.session.stop(number, now=self._clock())
         self.flush()
 
     # -- links --------------------------------------------------------------------------------------------------------
@@ -572,7 +603,7 @@ class _ClientLink:
 
 _MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops refuse a timer of years."""
-_RESERVED_KEYWORDS = ("retry", "on_progress")
+_RESERVED_KEYWORDS = ("on_progress",)
 """Keywords that `call` reserves for later use.
 
 A function's own keyword of such a name would silently change its meaning.

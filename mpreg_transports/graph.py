@@ -31,7 +31,7 @@ class Caller(Protocol):
     """An object that can run a graph: a `Client`."""
 
     async def run(
-        self, graph: Graph, *outputs: Handle, timeout: float | None, wait: float | None, on_error: OnError
+        self, graph: Graph, *outputs: Handle, timeout: float | None, wait: float | None, on_error: OnError, retry: bool
     ) -> Any: ...
     def stream(self, graph: Graph, *, timeout: float | None, wait: float | None) -> AsyncIterator[tuple[str, Any]]: ...
     async def explain(self, graph: Graph) -> tuple[Explained, ...]: ...
@@ -171,12 +171,15 @@ class Graph:
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        retry: bool = False,
     ) -> Any:
         """Run the graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
         `timeout` and `wait` are seconds; see `Client.run`. With handles only the calls that they depend on are sent.
         """
-        return await self._require_client().run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
+        return await self._require_client().run(
+            self, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry
+        )
 
     def stream(self, *, timeout: float | None = None, wait: float | None = None) -> AsyncIterator[tuple[str, Any]]:
         """Run the graph and yield each leaf's (name, value) as soon as it arrives."""

@@ -152,11 +152,12 @@ class SyncClient:
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         wait: float | None = None,
+        retry: bool = False,
         version: str | None = None,
         **more: Any,
     ) -> Any:
         """Return the result of one call. Seconds, errors and keywords are those of `Client.call`."""
-        options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
+        options = {"resources": resources, "kwargs": kwargs, "wait": wait, "retry": retry, "version": version, **more}
         return self._wait(
             lambda client, remaining: client.call(function, *args, timeout=remaining, **options), timeout=timeout
         )
@@ -172,10 +173,13 @@ class SyncClient:
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        retry: bool = False,
     ) -> Any:
         """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values."""
         return self._wait(
-            lambda client, remaining: client.run(graph, *outputs, timeout=remaining, wait=wait, on_error=on_error),
+            lambda client, remaining: client.run(
+                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, retry=retry
+            ),
             timeout=timeout,
         )
 
@@ -187,11 +191,12 @@ class SyncClient:
         wait: float | None = None,
         on_error: OnError = "fail",
         trace: bool = False,
+        retry: bool = False,
     ) -> GraphResult:
         """Run a graph or a hand-made request, and return its complete result."""
         return self._wait(
             lambda client, remaining: client.answer(
-                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, trace=trace
+                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, trace=trace, retry=retry
             ),
             timeout=timeout,
         )
@@ -373,9 +378,10 @@ class SyncGraph(Graph):
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        retry: bool = False,
     ) -> Any:
         """Run it and return `{leaf name: value}`; with one handle its value, with several a tuple of their values."""
-        return self._blocking.run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
+        return self._blocking.run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry)
 
     def stream(  # type: ignore[override]
         self, *, timeout: float | None = None, wait: float | None = None

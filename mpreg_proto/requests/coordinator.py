@@ -115,7 +115,7 @@ class InFlight:
         if partial:
             fault = execution.first_fault
         if fault is not None:
-            fault = fault.with_details(maybe_executed=bool(execution.possibly_started))
+            fault = fault.with_details(maybe_executed=bool(execution.possibly_started) or execution.unverified)
         done = execution.done() if (fault is None or partial) and not request.eager else ()
         failed = execution.failed() if partial and not request.eager else ()
         trace = execution.trace if request.trace else ()
@@ -234,31 +234,30 @@ class Coordinator:
         It is answered exactly once, unless that link ends first.
         """
         if request.id in self.in_flight.origins.get(link, ()):
-            return [
-                _refuse(
-                    request,
-                    link,
-                    Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link"),
-                )
-            ]
+            fault = Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link")
+            return [self.refuse(request, link, fault)]
         mine, left = len(self.in_flight.origins.get(link, ())), self._limits.requests - len(self.requests)
         if credit is not None and mine and (mine >= credit[0] or size > credit[1] - self.in_flight.sizes[link]):
-            return [_refuse(request, link, self._beyond_credit(link, mine, size, credit))]
+            return [self.refuse(request, link, self._beyond_credit(link, mine, size, credit))]
         if mine >= left:
             # A client gets as many as there is room for more: alone it has half of the limit, and however many others
             # there are, room is left for one more (dynamic thresholds; Choudhury and Hahne, 1998).
-            return [_refuse(request, link, faults.too_many_requests(mine, len(self.requests), self._limits.requests))]
+            fault = faults.too_many_requests(mine, len(self.requests), self._limits.requests)
+            return [self.refuse(request, link, fault)]
         planned = plan(request, self._limits)
         if isinstance(planned, Fault):
-            return [_refuse(request, link, planned)]
+            return [self.refuse(request, link, planned)]
         unroutable = [] if request.wait else self.scheduler.unroutable(request)
         if unroutable and not request.partial:
-            return [_refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
+            return [self.refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
+        if request.again and (refusal := self.scheduler.not_repeatable(request)) is not None:
+            return [self.refuse(request, link, refusal)]
         if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
-            return [_refuse(request, link, refusal)]
+            return [self.refuse(request, link, refusal)]
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline, size=size)
+        execution.unverified = request.again and bool(self.scheduler.unroutable(request))
         if not unroutable:
             return self._place(execution, execution.start(now), now)
         actions: list[RequestOutput] = []
@@ -273,6 +272,16 @@ class Coordinator:
         if mine >= credit[0]:
             return faults.over_credit("client_requests", credit[0], mine + 1)
         return faults.over_credit("client_bytes", credit[1], self.in_flight.sizes[link] + size)
+
+    def refuse(self, request: Request, link: LinkId, fault: Fault) -> SendReply:
+        """Return the reply to a request of which nothing starts here.
+
+        One that was sent before may have started elsewhere, unless all of its functions are known to be idempotent.
+        """
+        started = request.again and (
+            bool(self.scheduler.unroutable(request)) or self.scheduler.not_repeatable(request) is not None
+        )
+        return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=started)), started)
 
     def _not_admitted(self, request: Request, plan: Plan, link: LinkId, now: int) -> Fault | None:
         """Return 1022 if one of the first calls of a request would wait for too long, or None."""
@@ -350,7 +359,7 @@ class Coordinator:
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a request for its caller, which still receives an answer, 1021."""
         execution = self.in_flight.get(link, number)
-        return [] if execution is None else self.in_flight.end(execution, faults.CANCELLED, now)
+        return [] if execution is None else self.in_flight.end(execution, faults.cancelled(execution), now)
 
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """Handle the end of a link: its dispatched calls are lost, the requests that came over it are closed."""
@@ -665,10 +674,6 @@ class Coordinator:
         if self.unplaced:
             self._timers.set((TimerKind.PLACE, 0), now)
         return actions
-
-
-def _refuse(request: Request, link: LinkId, fault: Fault) -> SendReply:
-    return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=False)), False)
 
 
 def _unanswered(left: Sequence[Attempt], result: Result) -> list[Failed]:

@@ -12,6 +12,8 @@ from mpreg_proto.wire.messages import Call
 
 _NAMED: Final = 20
 """The most names that one sentence lists."""
+_STARTED: Final = 50
+"""The most calls that 1021 lists."""
 CANCELLED: Final = Fault(ErrorCode.CANCELLED, "cancelled by the caller")
 DRAINING: Final = Fault(ErrorCode.DRAINING, "this node is leaving the cluster; ask another one")
 LOST: Final = ErrorCode.OUTCOME_UNKNOWN
@@ -47,6 +49,17 @@ def unread_answers(limit: int, backlog: int) -> Fault:
     text = f"over the limit client_answers: {backlog} bytes of earlier answers wait until this client takes them"
     details = {"limit": "client_answers", "value": limit, "came": backlog, "retry_after": 1.0}
     return Fault(ErrorCode.OVERLOADED, text, details)
+
+
+def cancelled(execution: Execution) -> Fault:
+    """1021 for a request that its caller has cancelled, with the calls that a node had: `started` and `ended` ones."""
+    rows = [
+        {"call": name, "function": execution.plan.calls[name].function, "node": node, "ended": ended}
+        for name, node, ended in execution.given_out()
+    ]
+    return CANCELLED.with_details(
+        started=rows[:_STARTED], **({"more": len(rows) - _STARTED} if rows[_STARTED:] else {})
+    )
 
 
 def deadline(execution: Execution) -> Fault:
@@ -117,6 +130,15 @@ def not_idempotent(call: Call) -> Fault:
     """1001 from a worker whose function is not idempotent, though the coordinator takes it for that."""
     text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
     return Fault(ErrorCode.COMMAND_NOT_FOUND, text, {"call": call.name, "function": call.function})
+
+
+def not_repeatable(call: Call) -> Fault:
+    """1023 for a request that is sent again after a lost link, with a function that must not be started twice."""
+    text = f"the link was lost while call {call.name!r} may have been running"
+    details = {"call": call.name, "function": call.function, "maybe_executed": True}
+    return Fault(
+        ErrorCode.OUTCOME_UNKNOWN, f"{text}, and it is not repeated, as {call.function!r} is not idempotent", details
+    )
 
 
 LOST_IN_RELAY: Final = Fault(

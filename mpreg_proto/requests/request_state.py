@@ -242,6 +242,7 @@ class Execution:
         "size",
         "states",
         "story",
+        "unverified",
         "values",
         "values_size",
     )
@@ -291,6 +292,8 @@ class Execution:
         """The pending calls, each with its timers."""
         self.possibly_started: dict[str, None] = {}
         """Non-idempotent calls whose body may have started, ended ones too (docs/explanation/guarantees.md)."""
+        self.unverified: bool = False
+        """True if it is sent again, and a call of it is not known to be idempotent everywhere: that may have run."""
         self._retained = () if request.eager else plan.wanted
         """The calls whose results are for the last reply."""
         self._dependencies_left = {name: len(others) for name, others in plan.dependencies.items()}
@@ -356,6 +359,16 @@ class Execution:
     def open(self) -> list[str]:
         """The calls that have not ended, in the request's order."""
         return [name for name, state in self.states.items() if state < _STATE.DONE]
+
+    def given_out(self) -> list[tuple[str, str, bool]]:
+        """Return each call that a node has, and may have started, or has ended: its name, the node, whether it ended.
+
+        A call that failed at its node ends the request, unless that is partial.
+        """
+        nodes = {row.call: row.node for row in self.story if row.state in _DISPATCHED}
+        had = (*_DISPATCHED, _STATE.DONE, _STATE.FAILED)
+        states = [(name, state) for name, state in self.states.items() if state in had and name in nodes]
+        return [(name, nodes[name], state not in _DISPATCHED) for name, state in states]
 
     def not_started(self, name: str) -> None:
         """Record that the body of a dispatched call did not start, as its member refused it."""

@@ -297,6 +297,8 @@ class Scheduler:
     def candidates(self, execution: Execution, call: Call) -> Sequence[Candidate]:
         """Return the members that may run `call`: they offer it, have not refused it, and fit its earlier attempts."""
         candidates = self._catalogue.offers(call.function, call.resources, call.version)
+        if execution.request.again and not self._is_repeatable(call):
+            return ()
         if execution.local_calls and call.name in execution.local_calls:
             candidates = [candidate for candidate in candidates if candidate.member == self.me]
         history = execution.history
@@ -311,6 +313,14 @@ class Scheduler:
             for call in request.calls
             if not offers(call.function, call.resources, call.version) and call.name not in local_calls
         ]
+
+    def not_repeatable(self, request: Request) -> Fault | None:
+        """Return 1023 if a call of a request that is sent again could go to a node where it is not idempotent."""
+        return next((faults.not_repeatable(call) for call in request.calls if not self._is_repeatable(call)), None)
+
+    def _is_repeatable(self, call: Call) -> bool:
+        """Return whether a call is idempotent at each node to which it could go."""
+        return all(one.idempotent for one in self._catalogue.offers(call.function, call.resources, call.version))
 
     def not_found(self, call: Call, *, place: int) -> Fault:
         """Return 1001 for the call at `place`, from 1, among those of its request that no node can run."""
@@ -342,6 +352,9 @@ class Scheduler:
             call = execution.plan.calls[name]
             if candidates := self.candidates(execution, call):
                 found.append((call, candidates))
+            elif execution.request.again and not self._is_repeatable(call):  # its offers have changed
+                execution.unverified = True
+                failing.append((name, faults.not_repeatable(call)))
             elif wait:
                 execution.move(name, CallState.PENDING, now, reason=self._no_candidate(execution, call))
                 execution.history.clear_refusals(name)
@@ -368,6 +381,7 @@ class Scheduler:
         """Return what decides which members may run a call; the call itself if its earlier attempts do so too."""
         history, name = execution.history, call.name
         own = name in history.refusals or name in history.versions or name in execution.local_calls
+        own = own or execution.request.again
         return call.function, call.resources, call.version, (execution.id, name) if own else None
 
     def has_place(self, requirement: Requirement, execution: Execution | None) -> bool:

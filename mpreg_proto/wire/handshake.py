@@ -6,14 +6,26 @@ else is parsed before. The proof of a cluster secret will be a message of its ow
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import MEMBER_ID_BYTES
 from mpreg_proto.wire.messages import CREDIT, VERSION, Hello
 
-FEATURES: tuple[str, ...] = ()
-"""The names of the optional parts of the protocol in this code, sorted. The first version needs none."""
+
+class Feature(enum.StrEnum):
+    """The optional parts of the protocol, by their names in a `Hello`."""
+
+    AGAIN = "again"
+    """`Request.again`: the receiver checks whether a request may be repeated."""
+    DRAIN = "drain"
+    """`Drain` and `DrainReply`."""
+
+
+FEATURES: tuple[str, ...] = tuple(sorted(feature.value for feature in Feature))
+"""The names of the optional parts of the protocol in this code, sorted."""
 
 
 class Agreed(msgspec.Struct, frozen=True, gc=False):

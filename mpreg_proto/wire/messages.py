@@ -136,6 +136,9 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """The destination, if that is another member: the receiver relays the request, and its answers come back by it."""
     via: tuple[bytes, ...] = ()
     """The members that have relayed the request, none of them twice."""
+    again: bool = False
+    """True if the request was sent before, to this node or another, and may have started there. The receiver accepts it
+    only if every function in it is idempotent, else it answers 1023. Only sent to a peer with the feature."""
     client: int = 0
     """The sender's number of the client that the calls are for; clients take turns where calls wait."""
 
@@ -244,6 +247,43 @@ class View(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
     view: bytes
     last: bool = True
     """True if nothing more comes for this id. A view longer than one message comes in several, to be joined."""
+
+
+# -- leaving -----------------------------------------------------------------------------------------------------------
+
+
+class Drain(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
+    """A command to let a member leave the cluster in order, as after SIGTERM.
+
+    From a client it names the member in `node`, and the answer is a `DrainReply`. From node to node it names it in `to`
+    and has no answer; it is relayed at most four times, never twice by one node.
+    """
+
+    id: int
+    node: str = ""
+    """The name of the member, the beginning of its id in hexadecimal, or one of its addresses."""
+    to: bytes = b""
+    via: tuple[bytes, ...] = ()
+
+
+class DrainState(enum.StrEnum):
+    """The progress of a `Drain` in the view of the node that answers."""
+
+    CONNECTING = "connecting"
+    """There is no link to the member yet, and one is being opened: send the command again."""
+    SENT = "sent"
+    DRAINING = "draining"
+    LEFT = "left"
+
+
+class DrainReply(msgspec.Struct, array_like=True, frozen=True, tag=31, gc=False):
+    """The answer to a client's `Drain`: the member that it means, or the error."""
+
+    id: int
+    member: bytes = b""
+    shown: str = ""
+    state: str = ""
+    fault: Fault | None = None
 
 
 # -- members and their catalogues -------------------------------------------------------------------------------------
@@ -371,6 +411,8 @@ Message = (
     | Explanation
     | GetView
     | View
+    | Drain
+    | DrainReply
     | Gossip
     | Digest
     | Fetch

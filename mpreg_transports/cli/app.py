@@ -14,6 +14,7 @@ import mpreg_transports.cli.commands.calls as calls
 import mpreg_transports.cli.commands.cluster as cluster
 import mpreg_transports.cli.commands.config as config
 import mpreg_transports.cli.commands.dev as dev
+import mpreg_transports.cli.commands.drain as drain
 import mpreg_transports.cli.commands.replay as replay
 import mpreg_transports.cli.commands.serve as serve
 import mpreg_transports.cli.commands.simulate as simulate
@@ -36,7 +37,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for family in (serve, dev, demo, calls, cluster, simulate, replay, config):
+    for family in (serve, dev, demo, calls, cluster, drain, simulate, replay, config):
         family.add_to(app)
     for command in app.registered_commands:
         command.help = _paragraphs(getdoc(command.callback) or "")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mpreg_transports.config.settings import resolve_url
 
 if TYPE_CHECKING:
+    from anyio import Event
+    from anyio.abc import TaskStatus
+
     from mpreg_transports.client import Client
 
 T = TypeVar("T")
+_INTERRUPTED = "interrupted; the request was cancelled"
+_ANSWER_SECONDS = 2.0
+"""The seconds for which an interrupted command waits for the answer to its cancellation."""
 
 
 def node_url(
@@ -33,11 +41,15 @@ def node_url(
 
 
 def with_client(
-    url: str, operation: Callable[[Client], Awaitable[T]], *, before: Callable[[], None] | None = None
+    url: str,
+    operation: Callable[[Client], Awaitable[T]],
+    *,
+    before: Callable[[], None] | None = None,
+    interrupted: str = _INTERRUPTED,
 ) -> T:
     """Connect to `url`, run `operation`, and disconnect. `before` is called just before the connection is opened.
 
-    Raises NotConnected, a RequestError, or CommandFailed for Ctrl-C.
+    Raises NotConnected, a RequestError, or CommandFailed with the text `interrupted` for Ctrl-C.
     """
     import anyio
 
@@ -53,4 +65,54 @@ def with_client(
     try:
         return anyio.run(run)
     except KeyboardInterrupt:
-        raise CommandFailed("interrupted; the request was cancelled", code=ExitCode.UNKNOWN) from None
+        raise CommandFailed(interrupted, code=ExitCode.UNKNOWN) from None
+
+
+def with_interruptible_client(url: str, operation: Callable[[Client], Awaitable[T]]) -> T:
+    """Do as `with_client`; Ctrl-C cancels the request and waits for the answer, which lists what had started."""
+
+    async def stoppable(client: Client) -> T:
+        import anyio
+
+        from mpreg_proto.errors import Cancelled
+        from mpreg_transports.cli.errors import CommandFailed, ExitCode, innermost, started_lines
+
+        stopped = anyio.Event()
+        results: list[T] = []
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(_stop_at_interrupt, client, stopped)
+                results.append(await operation(client))
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            error = innermost(group)
+            if stopped.is_set() and isinstance(error, Cancelled):
+                raise CommandFailed(_INTERRUPTED, *started_lines(error), code=ExitCode.UNKNOWN) from None
+            raise error from None
+        return results[0]
+
+    return with_client(url, stoppable)
+
+
+async def _stop_at_interrupt(client: Client, stopped: Event, *, task_status: TaskStatus[None]) -> None:
+    """Cancel the requests of `client` at the first Ctrl-C. At the second, or after a while, give up the wait."""
+    import anyio
+
+    from mpreg_transports.cli.errors import CommandFailed, ExitCode
+
+    with ExitStack() as stack:
+        try:
+            signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGINT))
+        except (NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
+            signals = None
+        task_status.started()
+        if signals is None:
+            return
+        async for _ in signals:
+            break
+        stopped.set()
+        client._stop_requests()
+        with anyio.move_on_after(_ANSWER_SECONDS):
+            async for _ in signals:
+                break
+    raise CommandFailed(_INTERRUPTED, "the node has not said what had started", code=ExitCode.UNKNOWN)

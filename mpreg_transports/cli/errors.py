@@ -132,6 +132,21 @@ def print_error(lines: Sequence[str]) -> None:
         print_message(Text(f"  {line}", style="dim"))
 
 
+def started_lines(error: RequestError) -> list[str]:
+    """Return what had started of a cancelled request, one call a line."""
+    rows = [row for row in error.details.get("started", ()) if isinstance(row, dict)]
+    lines: list[str] = []
+    for row in rows:
+        name, function = str(row.get("call")), str(row.get("function"))
+        call = "" if name == function else f" (call {name})"
+        lines.append(
+            f"{'had ended:       ' if row.get('ended') else 'may have started:'} {function} on {row.get('node')}{call}"
+        )
+    if more := error.details.get("more"):
+        lines.append(f"and {more} more calls")
+    return lines or ["nothing had started"]
+
+
 def innermost(error: BaseException) -> BaseException:
     """Return the error inside nested exception groups; the first of several."""
     while isinstance(error, BaseExceptionGroup):

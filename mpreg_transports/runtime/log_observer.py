@@ -14,6 +14,7 @@ from mpreg_proto.effects import Raised
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.notices import (
     CardsDiffer,
+    DrainRequested,
     GossipTooLong,
     LinkClosed,
     LinkEndCause,
@@ -62,6 +63,8 @@ class LogObserver:
                 self._gossip_too_long(notice)
             case MemberChanged():
                 self._changed(notice)
+            case DrainRequested(_, peer):
+                log.info("leaving: %s has drained this node", printable(peer) or "a client")
             case LinkOpened():
                 self._open[notice.link] = None
                 log.debug("%s", notice)

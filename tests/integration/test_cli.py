@@ -11,10 +11,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from mpreg_proto.view import NodeView
+from mpreg_transports import SyncClient
 
 PATIENCE = 60.0
 """Seconds until a test that hangs fails. No test waits this long otherwise."""
@@ -100,6 +104,19 @@ class Running:
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
+
+
+def wait_until(url: str, condition: Callable[[NodeView], bool]) -> None:
+    """Wait until the view of a node fulfils a condition."""
+    end = time.monotonic() + PATIENCE
+    with SyncClient(url) as client:
+        while not condition(client.view()):
+            assert time.monotonic() < end
+
+
+def waiting(view: NodeView) -> int:
+    """Return the number of calls that a node has outstanding at others."""
+    return sum(row.waiting for row in view.members if not row.me)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +258,95 @@ def test_interrupted_call_is_reported(here: Path, url: str, tmp_path: Path) -> N
     ):
         code, out, err = call.end(signal.SIGINT)
     assert (code, out) == (7, "")
-    assert err == "mpreg: interrupted; the request was cancelled\n"
+    first, second = err.splitlines()
+    assert first == "mpreg: interrupted; the request was cancelled"
+    assert re.fullmatch(r"  may have started: hold_until on trainer#[0-9a-f]{4}", second)
+
+
+def test_interrupted_run_lists_each_call_that_started(here: Path, url: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "released")
+    held = {"name": "held", "fun": "hold_until", "args": [str(tmp_path / "started"), str(tmp_path / "released")]}
+    calls = [{"name": "rows", "fun": "train", "args": [1]}, held, {"name": "next", "fun": "add", "args": ["held", 1]}]
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(calls))
+    with SyncClient(url) as client:
+        before = waiting(client.view())  # threads of other tests that go on
+    with (
+        Running("run", str(request), cwd=here, env=environment(MPREG_URL=url)) as run,
+        open(tmp_path / "released", "w"),
+    ):
+        wait_until(url, lambda view: waiting(view) == before + 1)  # rows has ended
+        code, out, err = run.end(signal.SIGINT)
+    assert (code, out) == (7, "")
+    lines = [re.sub("#[0-9a-f]{4}", "", line) for line in err.splitlines()]
+    assert lines == [
+        "mpreg: interrupted; the request was cancelled",
+        "  had ended:        train on trainer (call rows)",
+        "  may have started: hold_until on trainer (call held)",
+    ]
+
+
+def test_interrupted_call_of_which_nothing_had_started(here: Path, url: str, tmp_path: Path) -> None:
+    request = {"role": "rpc", "cmds": [{"name": "x", "fun": "offered_later"}], "wait": 60}
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(request))
+    with Running("run", str(file), cwd=here, env=environment(MPREG_URL=url)) as run:
+        wait_until(url, lambda view: view.requests == 1)
+        code, out, err = run.end(signal.SIGINT)
+    assert (code, out) == (7, "")
+    assert err == "mpreg: interrupted; the request was cancelled\n  nothing had started\n"
+
+
+# -- drain ------------------------------------------------------------------------------------------------------------
+
+
+def test_drain_lets_another_node_leave(here: Path) -> None:
+    with Running("serve", "--name", "door", "--port", "0", cwd=here) as door:
+        own = door.said(r"ready at (\S+)")[1]
+        with Running("serve", "app.py:server", "--port", "0", "--peer", own, cwd=here) as node:
+            node.said(r"ready at (\S+)")
+            door.said("trainer.* is ALIVE")
+            done = mpreg("drain", "trainer", "--json", "--timeout", "30", url=own, cwd=here)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["node"].startswith("trainer#")
+            assert re.sub("#[0-9a-f]{4}", "", done.stderr).splitlines()[-1] == "mpreg: trainer has left"
+            assert node.process.wait(PATIENCE) == 0
+            node.said("leaving: door has drained this node")
+        again = mpreg("drain", "trainer", url=own, cwd=here)
+        assert (again.returncode, again.stdout) == (0, "") and "has left" in again.stderr
+
+
+def test_drain_of_the_node_that_is_asked(here: Path) -> None:
+    with Running("serve", "app.py:server", "--port", "0", cwd=here) as node:
+        own = node.said(r"ready at (\S+)")[1]
+        done = mpreg("drain", own, url=own, cwd=here)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert re.sub("#[0-9a-f]{4}", "", done.stderr).splitlines()[-1] == "mpreg: trainer has left"
+        assert node.process.wait(PATIENCE) == 0
+
+
+def test_drain_waits_for_running_calls_within_its_timeout(here: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "released")
+    with Running("serve", "app.py:server", "--port", "0", cwd=here) as node:
+        own = node.said(r"ready at (\S+)")[1]
+        words = ("call", "hold_until", str(tmp_path / "started"), str(tmp_path / "released"))
+        with Running(*words, cwd=here, env=environment(MPREG_URL=own)) as call:
+            with open(tmp_path / "released", "w") as pipe:
+                done = mpreg("drain", "trainer", "--timeout", "0.5", url=own, cwd=here)
+                assert (done.returncode, done.stdout) == (5, "")
+                assert "has not left within 0.5 s: it takes no new calls" in done.stderr
+                pipe.write("finished")
+            out, _ = call.process.communicate(timeout=PATIENCE)
+            assert (call.process.returncode, out) == (0, "finished\n")
+        assert node.process.wait(PATIENCE) == 0
+
+
+def test_drain_of_a_node_that_is_not_there(here: Path, url: str) -> None:
+    for node in ("nobody", "ws://10.1.2.3"):
+        code, text = refused(mpreg("drain", node, url=url, cwd=here))
+        assert code == 2 and node in text
+    assert refused(mpreg("drain", "ws://", url=url, cwd=here))[0] == 2
+    assert refused(mpreg("drain", "trainer", url="ws://127.0.0.1:1", cwd=here))[0] == 3
 
 
 # -- nodes, functions, check ------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ async def test_node_that_returns_in_another_cluster_fails_calls() -> None:
             await left(again)
 
 
-@pytest.mark.parametrize("keyword", ["retry", "on_progress"])
+@pytest.mark.parametrize("keyword", ["on_progress"])
 async def test_reserved_keywords_are_not_arguments_of_the_function(keyword: str) -> None:
     server = Server(port=0)
     server.register("given", lambda **kwargs: kwargs, inline=True)

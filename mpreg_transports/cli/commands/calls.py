@@ -90,7 +90,7 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Call one function and print its result."""
-    from mpreg_transports.cli.connect import node_url, with_client
+    from mpreg_transports.cli.connect import node_url, with_interruptible_client
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.config.settings import BY_NAME, Place, check
 
@@ -105,7 +105,7 @@ def call(
         except TypeError as error:  # such as a lone surrogate, which no argument can carry
             raise CommandFailed(str(error)) from None
 
-    print_value(with_client(node_url(url, config), operation), as_json=as_json)
+    print_value(with_interruptible_client(node_url(url, config), operation), as_json=as_json)
 
 
 def run(
@@ -122,7 +122,7 @@ def run(
     """
     import msgspec
 
-    from mpreg_transports.cli.connect import node_url, with_client
+    from mpreg_transports.cli.connect import node_url, with_interruptible_client
     from mpreg_transports.cli.errors import error_lines, exit_code, print_error
 
     request = msgspec.structs.replace(read_request(file), trace=timeline)
@@ -130,7 +130,7 @@ def run(
     async def operation(client: Client) -> GraphResult:
         return await client.answer(request)
 
-    answer = with_client(node_url(url, config), operation)
+    answer = with_interruptible_client(node_url(url, config), operation)
     print_answer(answer, timeline=timeline, as_json=as_json)
     if answer.error is not None:
         for error in failures(answer):

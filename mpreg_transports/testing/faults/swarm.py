@@ -183,7 +183,7 @@ class Drawing:
         """
         down: dict[str, None] = {}
         for action in self.done():
-            if action.name in ("crash", "crash_amid", "leave"):
+            if action.name in ("crash", "crash_amid", "leave", "drain"):
                 down[action.args["name"]] = None
             elif action.name == "restart":
                 down.pop(action.args["name"], None)
@@ -272,9 +272,13 @@ def restart(drawing: Drawing, at: float) -> None:
 
 
 def leave(drawing: Drawing, at: float) -> None:
-    """Let a node leave in order, and usually start it again as a new member."""
+    """Let a node leave in order, at its signal or at a client's command, and usually start it again as a new member."""
     name = drawing.name()
-    drawing.add(at, "leave", name=name)
+    if drawing.chooser.chance("swarm drained", 0.3):
+        asked = drawing.name("swarm drained by")
+        drawing.add(at, "drain", name=name, node=asked, client=f"a@{asked}")
+    else:
+        drawing.add(at, "leave", name=name)
     if drawing.chooser.chance("swarm second", 0.25):
         drawing.add(at + drawing.between(0, 4), "leave", name=name)
     if drawing.chooser.chance("swarm again", 0.85):

@@ -32,6 +32,7 @@ from mpreg_transports.testing.invariants.progress import (
     QueueProgress,
 )
 from mpreg_transports.testing.invariants.relay import DispatchTracking, RelayedCancellation
+from mpreg_transports.testing.invariants.repeats import ClientRepeats
 from mpreg_transports.testing.invariants.replies import RemainingTimeout, ReplyAccuracy, ReplyCompleteness
 from mpreg_transports.testing.invariants.results import SequentialEquivalence
 from mpreg_transports.testing.invariants.rings import RingObservers
@@ -110,6 +111,7 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         PendingWait(),
         ImmediateErrors(),
         OutcomeCodes(),
+        ClientRepeats(),
         CallerGone(),
         RingObservers(),
         BucketDigests(),

@@ -40,8 +40,8 @@ class _ArrivalError(msgspec.Struct, frozen=True):
 class ImmediateErrors(Watcher):
     """Invariant 9: an error that is known on arrival ends the request at once, and none of its calls is placed.
 
-    Such errors are a malformed graph, a number in use, a closing link, a draining or full node, and calls that no node
-    offers and that do not wait.
+    Such errors are a malformed graph, a number in use, a closing link, a draining or full node, calls that no node
+    offers and that do not wait, and functions of a request that is sent again that are not idempotent.
     """
 
     message_types: ClassVar[tuple[type, ...]] = (Request, Result)
@@ -62,9 +62,10 @@ class ImmediateErrors(Watcher):
             if session.member is not None:
                 return
             code = ErrorCode.DRAINING if session.closing else self._known_error(host, link, message)
+            peer = peer_of(host, link)
+            sent = (peer.host.name, peer.life, message.id)
+            self._codes.pop(sent, None)  # an earlier answer to it was lost with its link
             if code:
-                peer = peer_of(host, link)
-                sent = (peer.host.name, peer.life, message.id)
                 self._refused.setdefault(host.name, []).append(_ArrivalError(link, message.id, code, sent))
 
     def _known_error(self, host: NodeHost, link: LinkId, request: Request) -> int | None:
@@ -79,17 +80,24 @@ class ImmediateErrors(Watcher):
         if len(node.coordinator.requests) + len(mine) >= limits.requests:
             return ErrorCode.OVERLOADED
         code = refusal_on_arrival(request, limits)
-        if code or request.wait or request.partial or all(self._offered(host, call) for call in request.calls):
+        if code:
             return code
-        return ErrorCode.COMMAND_NOT_FOUND
+        if not (request.wait or request.partial) and not all(self._offered(host, call) for call in request.calls):
+            return ErrorCode.COMMAND_NOT_FOUND
+        if request.again and any(self._offered(host, call, once=True) for call in request.calls):
+            return ErrorCode.OUTCOME_UNKNOWN
+        return None
 
-    def _offered(self, host: NodeHost, call: Call) -> bool:
+    def _offered(self, host: NodeHost, call: Call, *, once: bool = False) -> bool:
+        """Return whether a node offers the function of a call, `once`: as not idempotent."""
         cluster = host.node.cluster
-        return any(
-            record.standing <= Standing.SUSPECT
-            and self._catalogues.read(cluster.catalogue.content(record.id)).fits(call)
+        found = [
+            offers.functions[call.function]
             for record in cluster.members.all()
-        )
+            if record.standing <= Standing.SUSPECT
+            and (offers := self._catalogues.read(cluster.catalogue.content(record.id))).fits(call)
+        ]
+        return any(not one.idempotent for one in found) if once else bool(found)
 
     def node_event_handled(self, host: NodeHost) -> None:
         for one in self._refused.pop(host.name, ()) if self._refused else ():

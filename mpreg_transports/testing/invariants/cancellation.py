@@ -135,6 +135,7 @@ class GracefulLeave(Watcher):
     message_types: ClassVar[tuple[type, ...]] = (Goodbye,)
 
     def begin(self, sim: World) -> None:
+        self._sim = sim
         self._script = sim.trace.script
         self._born: dict[str, int] = {}
         """The length of the script when a life began, by host."""
@@ -164,7 +165,8 @@ class GracefulLeave(Watcher):
         mine = [action for action in self._script[self._born[host.name] :] if action.args.get("name") == host.name]
         leaves = [action for action in mine if action.name == "leave"]
         grace = self._since.get((host.name, host.life), host.local) + host.spec.limits.drain_grace
-        if host.running and len(leaves) == 1 and host.local < grace:
+        drained = [one for one in self._sim.drained if one[:2] == (host.name, host.life)]
+        if host.running and len(leaves) + len(drained) == 1 and host.local < grace:
             running = [body.run.function for body in host.running.values()]
             raise Violation(14, f"{stamp(host)} goes before its time, while {running} are running")
 

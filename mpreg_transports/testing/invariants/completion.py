@@ -82,6 +82,9 @@ class SingleCompletion(Watcher):
             self._answer_came(host, link, message)  # type: ignore[arg-type]
         elif kind is Request and isinstance(host, NodeHost) and host.node.links.sessions[link].member is None:
             assert isinstance(message, Request)
+            wire, side = host.wires[link]
+            peer = wire.ends[1 - side]
+            self._ended.get((peer.host.name, peer.life, peer.link), {}).pop(message.id, None)  # it was sent again
             due = host.local + span_of(message, host.spec.limits)
             heappush(self._due[host.name, host.life], (due, link, message.id))
 

@@ -17,7 +17,7 @@ from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
-from mpreg_transports.testing.simulation.hosts import Host, NodeHost
+from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_call
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 from mpreg_transports.values import default_codec
@@ -134,7 +134,11 @@ class AtMostOnceExecution(Watcher):
         self._sim = sim
         self._ledger: dict[CallKey, _Starts] = {}
         self._requests: dict[tuple[str, int, int], RequestKey] = {}
-        """The request at its coordinator for a client's request, by client, life and number."""
+        """The request at its first coordinator for a client's request, by client, life and number."""
+        self._first: dict[RequestKey, RequestKey] = {}
+        """The same for each request at a coordinator: a client may have sent it before to another one."""
+        self._once: dict[tuple[RequestKey, str], CallKey] = {}
+        """The calls that are not idempotent and have started, with the key of that start."""
         self._touchy: dict[RequestKey, str] = {}
         """The requests of which a body that is not idempotent has started, with the name of that call."""
         self._promised: dict[RequestKey, None] = {}
@@ -147,7 +151,10 @@ class AtMostOnceExecution(Watcher):
         if execution.link in host.wires:
             wire, side = host.wires[execution.link]
             peer = wire.ends[1 - side]
-            self._requests[peer.host.name, peer.life, execution.reply_id] = request_of(key)
+            if not isinstance(peer.host, ClientHost):  # JSON clients send nothing again, and number by link
+                return
+            request = request_of(key)
+            self._first[request] = self._requests.setdefault((peer.host.name, peer.life, execution.reply_id), request)
 
     def replied(self, call: SimCall, reply: Reply) -> None:
         if not isinstance(reply, Result) or reply.fault is None:
@@ -172,8 +179,12 @@ class AtMostOnceExecution(Watcher):
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         spec = host.offers[run.function].function.spec
         if not spec.idempotent:
-            self._touchy.setdefault(request_of(key), key.call)
-            self._kept(request_of(key))
+            request = self._first.get(request_of(key), request_of(key))
+            if self._once.setdefault((request, key.call), key) != key:
+                name = f"{key.call!r} of {self._name(request)}"
+                raise Violation(10, f"{name} started again when its client sent it again, and is not idempotent")
+            self._touchy.setdefault(request, key.call)
+            self._kept(request)
         starts = self._ledger.setdefault(key, _Starts())
         starts.count += 1
         starts.idempotent = starts.idempotent and spec.idempotent
@@ -182,7 +193,7 @@ class AtMostOnceExecution(Watcher):
         if starts.count == 1:
             return
         where = ", ".join(f"{show(name, me)} at {at / SECOND:.6f} s" for name, me, at in starts.where)
-        name = f"{key.call!r} of {self._name(request_of(key))}"
+        name = f"{key.call!r} of {self._name(self._first.get(request_of(key), request_of(key)))}"
         if not starts.idempotent:
             raise Violation(10, f"{name} started {starts.count} times, and is not idempotent: {where}")
         most = 1 + host.sim.specs[key.host].limits.failovers
@@ -213,7 +224,9 @@ class DeadlineEnforcement(Watcher):
             return
         limits = host.spec.limits
         span = span_of(message, limits)
-        self._deadlines.setdefault((host.name, host.life, link, message.id), host.local + span)
+        key = (host.name, host.life, link, message.id)
+        if key not in self._deadlines or message.id not in host.node.coordinator.in_flight.origins.get(link, ()):
+            self._deadlines[key] = host.local + span  # a client may send it again after a refusal
         if message.here:
             wire, side = host.wires[link]
             peer = wire.ends[1 - side]

@@ -13,7 +13,7 @@ from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Message, Result
+from mpreg_proto.wire.messages import Message, Request, Result
 from mpreg_transports.testing.invariants.execution import RequestKey, request_of
 from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of
 from mpreg_transports.testing.invariants.replies import peer_of
@@ -24,6 +24,10 @@ from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
 if TYPE_CHECKING:
     from mpreg_transports.testing.simulation.hosts import World
+
+
+_UNREAD = range(ErrorCode.INVALID_REQUEST, ErrorCode.LIMIT_EXCEEDED + 1)
+"""The codes with which a node answers without a look at the functions; the client adds what that means."""
 
 
 class _SentDispatch:
@@ -46,13 +50,15 @@ class OutcomeCodes(Watcher):
     A lost call of an idempotent function is started again, up to the limit of failovers (14).
     """
 
-    message_types: ClassVar[tuple[type, ...]] = (Result,)
+    message_types: ClassVar[tuple[type, ...]] = (Request, Result)
 
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._catalogues = CatalogueReader()
-        self._requests: dict[tuple[str, int, int], RequestKey] = {}
-        """The request at its coordinator, by client, life and number."""
+        self._requests: dict[tuple[str, int, int], dict[RequestKey, None]] = {}
+        """The request at its coordinators, one for each time that it was sent, by client, life and number."""
+        self._again: dict[tuple[str, int, int], None] = {}
+        """The requests that their client has sent again."""
         self._sent: dict[RequestKey, dict[str, _SentDispatch]] = {}
         self._calls: dict[tuple[str, int, int], list[_SentDispatch]] = {}
         """The calls of each dispatch to another node, by host, life and number."""
@@ -64,7 +70,8 @@ class OutcomeCodes(Watcher):
         execution = attempt.execution
         if execution.link in host.wires:
             client = peer_of(host, execution.link)
-            self._requests[client.host.name, client.life, execution.reply_id] = request_of(key)
+            sent_by = (client.host.name, client.life, execution.reply_id)
+            self._requests.setdefault(sent_by, {})[request_of(key)] = None
         sent = self._sent.setdefault(request_of(key), {}).setdefault(key.call, _SentDispatch())
         sent.count += 1
         sent.idempotent = self._idempotent(host, key.call, number)
@@ -90,15 +97,21 @@ class OutcomeCodes(Watcher):
                 sent.possible[0] = None
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
+        if isinstance(message, Request) and message.again and isinstance(host, NodeHost):
+            client = peer_of(host, link)
+            self._again[client.host.name, client.life, message.id] = None
         if not isinstance(message, Result):
             return
         if isinstance(host, NodeHost):
             if self._calls:
                 self._refused(host, message)
         elif isinstance(host, ClientHost) and (message.fault is not None or message.failed):
-            request = self._requests.get((host.name, host.life, message.id))
-            if request is not None:
-                self._check(host, message, request)
+            sent_by = (host.name, host.life, message.id)
+            requests = list(self._requests.get(sent_by, ()))
+            if sent_by in self._again:
+                self._check_repeat(host, message, requests)
+            elif requests:
+                self._check(host, message, requests[-1])
 
     def _refused(self, host: NodeHost, result: Result) -> None:
         """Record the refused calls of a request that is still open: their bodies have not started."""
@@ -135,6 +148,16 @@ class OutcomeCodes(Watcher):
             raise Violation(10, f"{text}, and promised that nothing was done; {started[:5]} may have started")
         if started and fault.code == ErrorCode.DRAINING and "call" not in fault.details:
             raise Violation(10, f"{text}, and {started[:5]} may have started")
+
+    def _check_repeat(self, client: ClientHost, result: Result, requests: list[RequestKey]) -> None:
+        """Check what a node promises of a request that was sent again: it does not know what the first one did."""
+        if result.fault is None or _says_started(result.fault) or result.fault.code in _UNREAD:
+            return
+        started = [call for one in requests for call, sent in self._sent[one].items() if sent.possible]
+        if started:
+            name = f"{name_by_number(self._sim, client.name, result.id)} was sent again, and is answered with"
+            text = f"{name} {result.fault.code} {result.fault.message}, which promises that nothing was done"
+            raise Violation(10, f"{text}; {started[:5]} may have started before")
 
     def _placed_unseen(self, request: RequestKey, calls: dict[str, _SentDispatch]) -> bool:
         """Return whether a call was placed in the event that ended its request, of which no watcher is notified."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpreg_proto.ids import LinkId
 from mpreg_proto.notices import Left, Notice
-from mpreg_proto.wire.messages import Call, Done, Failed, Request, Result, View
+from mpreg_proto.wire.messages import Call, Done, Explanation, Failed, Request, Result, View
 from mpreg_proto.wire.values import Ref
 from mpreg_transports.testing.invariants.completion import GRACE
 from mpreg_transports.testing.invariants.oracles import stamp
@@ -102,7 +102,7 @@ class QueryAnswers(Watcher):
             tree = json.loads(reply.view)
             if not any(row["me"] for row in tree["members"]):
                 raise Violation(9, f"{who} is answered by a view without its own node")
-        elif not isinstance(reply, Result) and reply.fault is None and query.request is not None:
+        elif isinstance(reply, Explanation) and reply.fault is None and query.request is not None:
             names = [row.name for row in reply.rows]
             if names != [call.name for call in query.request.calls]:
                 raise Violation(9, f"{who} asks for other calls than {names}")

@@ -130,25 +130,28 @@ class ReplyAccuracy(Watcher):
 
 
 class RemainingTimeout(Watcher):
-    """Invariant 11: a request that waited for a link at its client has less time left when it is sent."""
+    """Invariant 11: a request that waited at its client, or is sent again, has less time left when it is sent."""
 
     message_types: ClassVar[tuple[type, ...]] = (Request,)
 
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._waits: dict[tuple[str, int, int], int | None] = {}
+        self._spans: dict[tuple[str, int, int], int | None] = {}
 
     def submitted(self, call: SimCall) -> None:
         client = self._sim.clients[call.client]
+        self._spans[call.client, client.life, call.number] = call.request.timeout
         if not client.session.ready:
             self._waits[call.client, client.life, call.number] = call.request.timeout
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
-        if type(message) is Request and isinstance(host, NodeHost) and self._waits:
+        if type(message) is Request and isinstance(host, NodeHost) and (self._waits or message.again):
             peer = peer_of(host, link)
             key = (peer.host.name, peer.life, message.id)
-            if key in self._waits:
-                whole = self._waits.pop(key)
+            if key in self._waits or message.again:
+                self._waits.pop(key, None)
+                whole = self._spans.get(key)
                 if message.timeout is None or (whole is not None and message.timeout >= whole):
                     name = name_by_number(self._sim, key[0], message.id)
                     raise Violation(11, f"{stamp(host)} gets {name}, which has waited, with all its time")

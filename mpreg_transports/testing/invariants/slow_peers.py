@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import show
+from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, Standing
 from mpreg_proto.wire.messages import Result
 from mpreg_transports.testing.invariants.oracles import stamp
@@ -156,6 +157,8 @@ class NoLostCalls(Watcher):
             if not action.args["profile"]["reset"]:
                 return False
             length = self._sim.now - action.at
+        elif action.name == "drain":  # it waits for links
+            length = DEFAULT.default_timeout
         elif action.name in ("restart", "leave") or (action.name == "crash" and not action.args["silent"]):
             return action.at > max(born, call.sent - _AFTERMATH) or (born > call.sent)
         return action.at + length >= min(born, call.sent) - _AFTERMATH

@@ -35,6 +35,7 @@ class Stability:
     def __init__(self, sim: World) -> None:
         self._sim = sim
         self._read = 0
+        self._drained = 0
         self._since = 0
         self._ends: list[tuple[int, int]] = []
         """The start of each fault and its end."""
@@ -55,6 +56,10 @@ class Stability:
                 self._since = max(self._since, action.at + lasts)
                 self._ends.append((action.at, action.at + lasts))
         self._read = len(script)
+        for _, _, at in sim.drained[self._drained :]:  # the command of a client took effect, some time after it
+            self._since = max(self._since, at)
+            self._ends.append((at, at))
+        self._drained = len(sim.drained)
         if self._trouble():
             self._since = sim.now
         return self._since

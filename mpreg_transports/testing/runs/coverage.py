@@ -37,7 +37,7 @@ from mpreg_proto.wire.messages import (
 )
 from mpreg_transports.testing.invariants.oracles import attempt_of
 from mpreg_transports.testing.simulation.calls import OwnRequest, SimCall, SimQuery
-from mpreg_transports.testing.simulation.hosts import Host, JsonClientHost, NodeHost, PostClientHost
+from mpreg_transports.testing.simulation.hosts import ClientHost, Host, JsonClientHost, NodeHost, PostClientHost
 from mpreg_transports.testing.simulation.watchers import Watcher
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ SITUATIONS: tuple[str, ...] = (
     "a node advertised other addresses",
     "a node held other resources",
     "a node left in order a second time, to skip the wait",
+    "a node left in order at the command of a client",
+    "a request was sent again after a loss, and accepted",
+    "a request was sent again after a loss, and refused",
+    "a request was sent again after a refusal",
     "a query was answered: explanation",
     "a query was answered: view",
     "a request of a node's own process ended",
@@ -180,6 +184,8 @@ class Coverage(Watcher):
         """The length of the part of the script that was read."""
         self._settles = False
         self._left: dict[tuple[str, int], None] = {}
+        self._sent: dict[tuple[str, int, int, int], None] = {}
+        """The requests of native clients, by client, life and number."""
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
         if type(message) is Result and isinstance(host, NodeHost):
@@ -199,6 +205,7 @@ class Coverage(Watcher):
             sometimes("a catalogue was fetched from a version on", message.have > 0)
         elif type(message) is Request:
             sometimes("a request was relayed", message.hops > 0)
+            self._count_repeats(host, link, message)
             sometimes("several calls of one request went over one relay", message.hops > 0 and len(message.calls) > 1)
         elif type(message) is Refused:
             cluster = message.fault.code == ErrorCode.CLUSTER_MISMATCH
@@ -206,6 +213,24 @@ class Coverage(Watcher):
             sometimes("a node of another protocol version was refused (1040)", not cluster)
         elif type(message) in _BY_KIND:
             sometimes(_BY_KIND[type(message)])
+
+    def _count_repeats(self, host: Host, link: LinkId, request: Request) -> None:
+        """Count what a client sends again, by the node's answer that will follow."""
+        if not isinstance(host, NodeHost) or host.node.links.sessions[link].member is not None:
+            return
+        wire, side = host.wires[link]
+        sent = (wire.ends[1 - side].host.name, wire.ends[1 - side].life, link if request.again else 0, request.id)
+        if request.again:
+            index = host.node.cluster.index
+            offers = [
+                one for call in request.calls for one in index.offers(call.function, call.resources, call.version)
+            ]
+            accepted = bool(offers) and all(one.idempotent for one in offers)
+            sometimes("a request was sent again after a loss, and accepted", accepted)
+            sometimes("a request was sent again after a loss, and refused", not accepted)
+        elif isinstance(wire.ends[1 - side].host, ClientHost):
+            sometimes("a request was sent again after a refusal", sent in self._sent)
+            self._sent[sent] = None
 
     def node_event_handled(self, host: NodeHost) -> None:
         for request, name in host.node.coordinator.pending_calls.calls:
@@ -309,6 +334,8 @@ class Coverage(Watcher):
             if host.alive:
                 self._look(host)
         self._read_script(sim)
+        sometimes("a node left in order at the command of a client", len(sim.drained) > self._counted.get("drained", 0))
+        self._counted["drained"] = len(sim.drained)
 
     def _look(self, host: NodeHost) -> None:
         cluster, limits = host.node.cluster, host.spec.limits

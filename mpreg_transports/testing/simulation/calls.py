@@ -9,7 +9,7 @@ import msgspec
 
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import RequestError, exception_for
-from mpreg_proto.wire.messages import Explanation, Request, Result, View
+from mpreg_proto.wire.messages import DrainReply, Explanation, Request, Result, View
 from mpreg_proto.wire.values import ValueCodec
 
 
@@ -41,13 +41,23 @@ class SimCall:
     """
 
     def __init__(
-        self, client: str, number: int, request: Request, *, sent: int, codec: ValueCodec, label: int = 0
+        self,
+        client: str,
+        number: int,
+        request: Request,
+        *,
+        sent: int,
+        codec: ValueCodec,
+        label: int = 0,
+        retry: bool = False,
     ) -> None:
         self.client = client
         self.label = label
         """The number of the request in a script; a cancel action refers to it."""
         self.number = number
         self.request = request
+        self.retry = retry
+        """True if its client sends it again after a refusal."""
         self.sent = sent
         """The simulated time at which the request was sent, in nanoseconds."""
         self.ended: int | None = None
@@ -96,13 +106,15 @@ class SimCall:
 
 
 class SimQuery:
-    """A query of a client for a node's view, or for where a request would run."""
+    """A query of a client for a node's view, or for where a request would run, or its command that a node leaves."""
 
-    def __init__(self, client: str, number: int, request: Request | None, *, sent: int) -> None:
+    def __init__(self, client: str, number: int, request: Request | None, *, sent: int, drained: str = "") -> None:
         self.client = client
         self.number = number
         self.request = request
         """The request that is to be explained; None for the view."""
+        self.drained = drained
+        """The node that is to leave."""
         self.sent = sent
         self.reply: Reply | None = None
         self.cancelled = False
@@ -115,6 +127,8 @@ class SimQuery:
         """Return whether this may be the answer: of the right type, or an error."""
         if isinstance(reply, Result):
             return reply.fault is not None
+        if self.drained:
+            return isinstance(reply, DrainReply)
         return isinstance(reply, View if self.request is None else Explanation)
 
 

@@ -78,6 +78,7 @@ class Engine:
         self.calls: list[SimCall] = []
         self.queries: list[SimQuery] = []
         self.own_requests: list[OwnRequest] = []
+        self.drained: list[tuple[str, int, int]] = []
         self.observers: ObserverHub = ObserverHub(watchers, now=lambda: self.now, trace=self.trace)
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = self._wires = 0

@@ -33,7 +33,7 @@ from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, Limits
 from mpreg_proto.links import Links
 from mpreg_proto.node import Node, NodeConfig
-from mpreg_proto.notices import Notice, RequestFinished
+from mpreg_proto.notices import DrainRequested, Notice, RequestFinished
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
 from mpreg_proto.wire.messages import VERSION
@@ -187,6 +187,8 @@ class World(Protocol):
     calls: list[SimCall]
     queries: list[SimQuery]
     own_requests: list[OwnRequest]
+    drained: list[tuple[str, int, int]]
+    """The nodes that began to leave at the command of a client: name, life and time."""
 
     @property
     def hosts(self) -> list[Host]:
@@ -474,6 +476,8 @@ class NodeHost(Host):
                 sim.observers.noticed(self, notice)
                 if type(notice) is RequestFinished:
                     sim.own_finished(self, notice)
+                elif type(notice) is DrainRequested:
+                    sim.drained.append((self.name, self.life, sim.now))
             case Dial(where):
                 sim.dial(self, where)
             case HangUp(link):
@@ -574,7 +578,13 @@ class ClientHost(DialingHost):
         super().start()
         spec = self.sim.specs.get(self.node)
         limits = DEFAULT if spec is None else spec.limits
-        self.session = ClientSession(name=self.name, codec=default_codec(), limits=limits)
+        chooser, label = self.sim.chooser, f"{self.name}/{self.life}"
+        self.session = ClientSession(
+            name=self.name,
+            codec=default_codec(),
+            limits=limits,
+            entropy=lambda size: chooser.entropy(f"~entropy {label}", size),
+        )
         if spec is not None:
             offer_versions(self.session.links, spec.versions)
         self.sim.observers.links_created(self, self.session.links)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mpreg_proto.client import ClientSession
 from mpreg_proto.effects import Framing
 from mpreg_proto.ids import Address, RequestId
 from mpreg_proto.wire.messages import Call, Request
@@ -436,6 +437,7 @@ class Simulation:
         timeout: float | None = None,
         wait: float = 0.0,
         client: str | None = None,
+        retry: bool = False,
         **more: Any,
     ) -> SimCall:
         """Call a function, which is given by its name, as a client of `node`."""
@@ -446,7 +448,7 @@ class Simulation:
         encoded = default_codec().encode([list(args), {**(kwargs or {}), **more}])
         call = Call(function, function, encoded, (), tuple(sorted(tags(resources))))
         request = Request(0, (call,), timeout=_ns("timeout", timeout), wait=_ns("wait", wait) or 0)
-        return self.submit(node, request, client=client)
+        return self.submit(node, request, client=client, retry=retry)
 
     def graph(self, node: str, graph: Graph, *, partial: bool = False, timeout: float | None = None) -> SimCall:
         """Send a graph of calls as a client of `node`."""
@@ -454,25 +456,35 @@ class Simulation:
         check_kind("graph", graph, Graph, "a Graph (sim.call calls one function)")
         return self.submit(node, graph.request(partial=partial, timeout=_ns("timeout", timeout)))
 
-    def submit(self, node: str, request: Request, *, client: str | None = None, label: int | None = None) -> SimCall:
+    def submit(
+        self,
+        node: str,
+        request: Request,
+        *,
+        client: str | None = None,
+        label: int | None = None,
+        retry: bool = False,
+    ) -> SimCall:
         """Send a request as a client of `node`.
 
         Clients are created by name when they are needed; by default there is one for each node. `label` is the number
-        of the request in the script; by default it is the number of requests before it. Raises ValueError for an
-        unknown node, and nothing is sent.
+        of the request in the script; by default it is the number of requests before it. With `retry` it is sent again
+        after a refusal. Raises ValueError for an unknown node, and nothing is sent.
         """
         self._node(node)
         check_kind("request", request, Request, "a Request, such as graph.request() returns")
+        check_kind("retry", retry, bool, "True or False")
         if client is not None:
             check_text("client", client)
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
-        self._record("submit", node=node, request=packed(request), client=client, label=label)
+        more = {"retry": True} if retry else {}
+        self._record("submit", node=node, request=packed(request), client=client, label=label, **more)
         host = self._native_client(client, node, self._engine.framing)
         if not host.alive:
             host.start()
-        number = host.session.submit(request, now=host.local)
-        call = SimCall(client, number, request, sent=self.now, codec=default_codec(), label=label)
+        number = host.session.submit(request, now=host.local, retry=retry)
+        call = SimCall(client, number, request, sent=self.now, codec=default_codec(), label=label, retry=retry)
         self.calls.append(call)
         self._labelled[label] = call
         self._engine.waiting_calls[client, host.life, number] = call
@@ -519,13 +531,37 @@ class Simulation:
             check_text("client", client)
         client = client or f"client@{node}"
         self._record("query", node=node, client=client, request=None if request is None else packed(request))
+        if request is None:
+            return self._ask(client, node, lambda session, now: session.get_view(now=now))
+        return self._ask(client, node, lambda session, now: session.explain(request, now=now), request)
+
+    def drain(self, name: str, *, node: str, client: str | None = None) -> SimQuery:
+        """Command as a client of `node` that the node `name`, maybe another one, leaves: `mpreg drain`."""
+        self._node(name)
+        self._node(node)
+        if client is not None:
+            check_text("client", client)
+        client = client or f"client@{node}"
+        self._record("drain", name=name, node=node, client=client)
+        target = str(address(name))
+        return self._ask(client, node, lambda session, now: session.drain_node(target, now=now), drained=name)
+
+    def _ask(
+        self,
+        client: str,
+        node: str,
+        ask: Callable[[ClientSession, int], int],
+        request: Request | None = None,
+        *,
+        drained: str = "",
+    ) -> SimQuery:
         engine = self._engine
         host = self._native_client(client, node, engine.framing)
         if not host.alive:
             host.start()
         session = host.session
-        number = session.get_view(now=host.local) if request is None else session.explain(request, now=host.local)
-        query = SimQuery(client, number, request, sent=self.now)
+        number = ask(session, host.local)
+        query = SimQuery(client, number, request, sent=self.now, drained=drained)
         engine.queries.append(query)
         engine.waiting_queries[client, host.life, number] = query
         for hook in engine.observers.hooks("queried"):
@@ -654,7 +690,9 @@ class Simulation:
         """Perform an action of a script."""
         match name:
             case "submit":
-                self.submit(args["node"], unpacked(args["request"]), client=args["client"], label=args["label"])
+                request = unpacked(args["request"])
+                more = {"client": args["client"], "label": args["label"], "retry": args.get("retry", False)}
+                self.submit(args["node"], request, **more)
             case "cancel":
                 if args["label"] in self._labelled:  # a shrunk script may not contain it
                     self.cancel(self._labelled[args["label"]])
@@ -679,7 +717,7 @@ class Simulation:
                 self.set_links(msgspec.convert(args["profile"], Profile))
             case "crash" | "crash_amid" | "restart" | "leave" | "skew" | "heal" | "withdraw" | "calm" | "judge":
                 getattr(self, name)(**args)
-            case "post" | "set_resources" | "advertise":
+            case "post" | "set_resources" | "advertise" | "drain":
                 getattr(self, name)(**args)
             case "vanish" | "send_json" | "stall" | "kill_link":
                 getattr(self, f"_{name}")(**args)

@@ -236,6 +236,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     hot: float = 0.0
     """The share of the requests that go to the first node, in addition to its normal share."""
     cancelled: float = 0.03
+    retry: float = 0.2
+    """The share of the requests that their client sends again after a refusal."""
     tight: float = 0.15
     """The share of the requests with a short deadline."""
     only: tuple[str, ...] = ()
@@ -273,7 +275,14 @@ def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list
             continue
         client = f"{'abcdefgh'[chooser.below('work client', load.clients)]}@{node}"
         for _ in range(_burst(chooser, load)):
-            args = {"node": node, "request": packed(request(chooser, load)), "client": client, "label": label}
+            args: dict[str, Any] = {
+                "node": node,
+                "request": packed(request(chooser, load)),
+                "client": client,
+                "label": label,
+            }
+            if chooser.chance("work retry", load.retry):
+                args["retry"] = True
             script.append(Action(round(at * SECOND), "submit", args))
             if chooser.chance("work cancel", load.cancelled):
                 later = at + chooser.fraction("work cancel") * 2

@@ -20,6 +20,8 @@ from mpreg_proto.wire.messages import (
     DialBack,
     Digest,
     Done,
+    Drain,
+    DrainReply,
     Explain,
     Explanation,
     Failed,
@@ -72,8 +74,8 @@ def messages(
     return st.one_of(*[often] * 8, st.one_of([known[kind] for kind in _RARE]))
 
 
-_RARE = (Refused, Explanation, View, Hello)
-"""Messages that a node receives at most once on a link, or never: they end it."""
+_RARE = (Refused, Explanation, View, Hello, Drain, DrainReply)
+"""Messages that a node receives at most once on a link, or never: they end it, or the node."""
 
 
 def _kinds(name: SearchStrategy[str], member: SearchStrategy[bytes]) -> dict[type, SearchStrategy[Any]]:
@@ -84,6 +86,9 @@ def _kinds(name: SearchStrategy[str], member: SearchStrategy[bytes]) -> dict[typ
     known[Goodbye] = st.builds(Goodbye, name)
     known[Credit] = st.builds(Credit, name)
     known |= {kind: st.builds(kind, whole) for kind in (Ping, Pong, CancelRequest, GetView, Explanation)}
+    via = st.lists(member, max_size=3).map(tuple)
+    known[Drain] = st.builds(Drain, whole, name, member, via)
+    known[DrainReply] = st.builds(DrainReply, whole, member, name, name)
     return {kind: known[kind] for kind in get_args(Message)}
 
 
@@ -110,6 +115,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         trace=st.booleans(),
         hops=whole,
         caller=name,
+        again=st.booleans(),
     )
     result = st.builds(
         Result,

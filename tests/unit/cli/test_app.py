@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mpreg_transports.cli.app import build
 
-VERBS = "Run Show List Check Call Simulate Repeat".split()
-COMMANDS = "serve dev demo call run explain nodes functions check simulate replay config".split()
+VERBS = "Run Show List Check Call Simulate Repeat Let".split()
+COMMANDS = "serve dev demo call run explain nodes functions check drain simulate replay config".split()
 
 
 def name_of(info: CommandInfo) -> str:

@@ -68,6 +68,7 @@ def test_error_of_seconds_without_a_maximum() -> None:
 
 NUMBERS = [
     ("call", "--timeout"),
+    ("drain", "--timeout"),
     ("serve", "--port"),
     ("dev", "--nodes"),
     ("simulate", "--nodes"),

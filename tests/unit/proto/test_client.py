@@ -15,6 +15,8 @@ from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     CancelRequest,
     Done,
+    Drain,
+    DrainReply,
     Explain,
     Explanation,
     GetView,
@@ -177,18 +179,309 @@ def test_remaining_timeout_after_waiting_for_a_link() -> None:
     assert spans == [6 * SECOND, 56 * SECOND]
 
 
-def test_lost_link_ends_sent_requests_in_1023() -> None:
+def test_lost_link_ends_sent_requests_in_1023_after_a_second_without_another() -> None:
     booth = Booth()
     sent = booth.submit()
     booth.drop()
+    booth.advance(0.999)
+    assert booth.replies() == {} and not booth.session.ready
+    booth.advance(0.001)
     found = booth.fault(sent)
-    assert (found.code, found.details["maybe_executed"], booth.session.ready) == (1023, True, False)
+    assert (found.code, found.details["maybe_executed"]) == (1023, True) and "link" in found.message
     waiting = booth.submit()
     booth.connect()
     booth.drop()
     assert booth.replies() == {} and len(booth.session) == 1
     booth.open()
     assert waiting in requests(booth.take())
+
+
+def again(messages: list[Message]) -> list[tuple[int, bool, int | None]]:
+    return [(one.id, one.again, one.timeout) for one in messages if isinstance(one, Request)]
+
+
+def test_lost_link_repeats_requests_over_the_next_link_with_the_time_left() -> None:
+    booth = Booth()
+    first, second = booth.submit(Request(0, CALL, timeout=10 * SECOND)), booth.submit()
+    assert again(booth.take()) == [(first, False, 10 * SECOND), (second, False, None)]
+    booth.advance(2)
+    booth.deliver(Result(second, (Done("x", b"\x01"),)))
+    booth.drop()
+    booth.advance(0.5)
+    booth.replies()
+    booth.open()
+    assert again(booth.take()) == [(first, True, 7_500_000_000)]
+    booth.advance(1)
+    booth.deliver(Result(first, (Done("x", b"\x01"),)))
+    assert list(booth.replies()) == [first] and len(booth.session) == 0
+
+
+def test_answer_of_the_node_that_refuses_a_repeat() -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.drop()
+    booth.open()
+    fault = Fault(1023, "f is not idempotent", {"maybe_executed": True})
+    booth.deliver(Result(number, fault=fault))
+    assert booth.fault(number) == fault
+
+
+def test_no_repeat_to_a_node_without_the_feature() -> None:
+    booth = Booth()
+    number, view = booth.submit(), booth.session.get_view(now=booth.now)
+    booth.drop()
+    booth.connect()
+    booth.take()
+    booth.deliver(msgspec.structs.replace(NODE, features=()))
+    assert booth.take() == [GetView(view)], "a query starts nothing"
+    assert booth.fault(number).code == 1023 and len(booth.session) == 1
+
+
+def test_no_repeat_after_a_part_of_the_results() -> None:
+    booth = Booth()
+    number = booth.submit(Request(0, CALL, eager=True))
+    booth.deliver(Result(number, (Done("x", b"\x01"),), last=False))
+    booth.replies()
+    booth.drop()
+    assert booth.fault(number).code == 1023
+
+
+def test_no_repeat_after_too_many_losses() -> None:
+    booth = Booth(limits=Limits(failovers=2))
+    number = booth.submit()
+    for _ in range(2):
+        booth.drop()
+        booth.open()
+        assert booth.replies() == {}
+    booth.drop()
+    assert booth.fault(number).code == 1023
+    booth.open()
+    booth.take()
+
+
+def test_no_repeat_after_close() -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.session.close(now=booth.now)
+    booth.flush()
+    assert booth.fault(number).code == 1023
+
+
+def test_cancelled_repeat_is_never_sent() -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.drop()
+    booth.session.cancel(number, now=booth.now)
+    booth.take()
+    booth.open()
+    assert requests(booth.take()) == [] and booth.session.next_timeout() is not None
+    booth.advance(0.5)
+    assert booth.replies() == {}
+
+
+def test_view_that_begins_again_after_a_lost_link() -> None:
+    booth = Booth()
+    view = booth.session.get_view(now=booth.now)
+    booth.deliver(View(view, b"{half", last=False))
+    booth.drop()
+    booth.open()
+    booth.deliver(View(view, b"{}"))
+    assert booth.replies() == {view: View(view, b"{}")}
+
+
+@pytest.mark.parametrize("code", [1010, 1014])
+def test_repeat_that_another_node_cannot_read_may_have_started(code: int) -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.drop()
+    booth.open()
+    booth.deliver(Result(number, fault=Fault(code, "no", {"maybe_executed": False})))
+    assert booth.fault(number).details["maybe_executed"]
+
+
+@pytest.mark.parametrize("code", [1001, 1022, 1024])
+@pytest.mark.parametrize("maybe", [True, False])
+def test_refused_repeat_leaves_the_outcome_unknown_unless_the_node_knows_better(code: int, maybe: bool) -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.drop()
+    booth.open()
+    booth.deliver(Result(number, fault=Fault(code, "because", {"maybe_executed": maybe})))
+    found = booth.fault(number)
+    assert (found.code, found.details) == (1023 if maybe else code, {"maybe_executed": maybe})
+    assert found.message.endswith("because")
+
+
+def test_repeat_over_the_message_limit_may_have_started() -> None:
+    booth = Booth(limits=Limits(message=500), framing=Framing.STREAM, opened=False)
+    session = booth.session
+    for link in (1, 2):
+        session.link_opened(LinkId(link), framing=Framing.STREAM, address=Address("mem://node"), now=1)
+        body = dialects.encode(NODE)
+        session.receive(LinkId(link), prefix(len(body)) + body, now=1)
+        if link == 1:
+            long = Request(0, CALL, wait=1, caller="x" * 500)
+            number = session.submit(long, now=1)
+            while len(session) == 0:  # it did not fit
+                long = msgspec.structs.replace(long, caller=long.caller[:-1])
+                number = session.submit(long, now=1)
+            session.drain()
+            session.link_closed(LinkId(1), now=1)
+    replies = [effect.reply for effect in session.drain() if isinstance(effect, ReplyReceived) and effect.id == number]
+    assert [type(reply) for reply in replies] == [Result]
+    assert isinstance(replies[0], Result) and replies[0].fault is not None
+    assert (replies[0].fault.code, replies[0].fault.details["maybe_executed"]) == (1014, True)
+
+
+def test_deadline_of_a_lost_request_may_have_started() -> None:
+    booth = Booth(limits=Limits(lost_link=5 * SECOND))
+    number = booth.submit(Request(0, CALL, timeout=SECOND))
+    booth.drop()
+    booth.advance(1.2)
+    assert booth.fault(number) == Fault(1020, "no answer came by the deadline", {"maybe_executed": True})
+
+
+def test_fail_all_keeps_the_outcome_of_a_lost_request_unknown() -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.drop()
+    booth.session.fail_all(Fault(1021, "closed", {"maybe_executed": False}))
+    booth.flush()
+    assert booth.fault(number).code == 1023
+
+
+def test_repeat_refused_by_a_draining_node_goes_on() -> None:
+    booth = Booth(alternatives=1)
+    number = booth.submit()
+    booth.drop()
+    booth.open()
+    booth.take()
+    booth.deliver(Result(number, fault=Fault(1024, "draining", {"maybe_executed": True})))
+    booth.open()
+    assert again(booth.take()) == [(number, True, 60 * SECOND)]
+
+
+# -- repeats after a refusal ------------------------------------------------------------------------------------------
+
+BUSY = Fault(1022, "busy", {"maybe_executed": False, "retry_after": 0.5})
+
+
+def retrying(booth: Booth, request: Request | None = None) -> int:
+    """Submit a request that is repeated after a refusal."""
+    number = booth.session.submit(request or Request(0, CALL), now=booth.now, retry=True)
+    booth.flush()
+    return number
+
+
+def test_refused_request_is_repeated_after_the_pause_that_the_node_asks_for() -> None:
+    booth = Booth()
+    number = retrying(booth)
+    booth.take()
+    booth.deliver(Result(number, fault=BUSY))
+    booth.advance(0.549)
+    assert booth.take() == [] and booth.replies() == {}
+    booth.advance(0.001)
+    assert again(booth.take()) == [(number, False, 59_450_000_000)]
+    booth.deliver(Result(number, fault=Fault(1024, "draining", {"maybe_executed": False})))
+    booth.advance(0.1)  # without entropy the whole pause, which has doubled
+    assert requests(booth.take()) == [number]
+    booth.deliver(Result(number, (Done("x", b"\x01"),)))
+    assert list(booth.replies()) == [number] and len(booth.session) == 0
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        Result(1, fault=Fault(1022, "busy", {"maybe_executed": True})),
+        Result(1, fault=Fault(1022, "busy")),
+        Result(1, fault=Fault(1001, "no such function", {"maybe_executed": False})),
+        Result(1, fault=Fault(1023, "lost", {"maybe_executed": False})),
+        Result(1, (Done("y", b"\x01"),), fault=BUSY),
+    ],
+)
+def test_results_that_are_not_repeated(result: Result) -> None:
+    booth = Booth()
+    assert retrying(booth) == 1
+    booth.deliver(result)
+    assert booth.replies() == {1: result}
+
+
+def test_no_repeat_without_retry_or_after_a_part_of_the_results() -> None:
+    booth = Booth()
+    number = booth.submit()
+    booth.deliver(Result(number, fault=BUSY))
+    assert booth.fault(number) == BUSY
+    number = retrying(booth, Request(0, CALL, eager=True))
+    booth.deliver(Result(number, (Done("x", b"\x01"),), last=False))
+    booth.replies()
+    booth.deliver(Result(number, fault=BUSY))
+    assert booth.fault(number) == BUSY
+
+
+def test_no_repeat_beyond_the_deadline() -> None:
+    booth = Booth()
+    number = retrying(booth, Request(0, CALL, timeout=SECOND))
+    booth.deliver(Result(number, fault=BUSY))
+    booth.advance(0.55)
+    booth.deliver(Result(number, fault=BUSY))
+    assert booth.fault(number) == BUSY.with_details(repeats=1)
+
+
+def test_repeats_are_at_most_a_tenth_of_the_calls_after_the_reserve() -> None:
+    booth = Booth()
+    for _ in range(200):
+        booth.deliver(Result(retrying(booth, Request(0, CALL, timeout=2 * SECOND)), fault=BUSY))
+    waiting = len(booth.session)
+    assert waiting == 10 + 200 // 10 and len(booth.replies()) == 200 - waiting
+
+
+def test_cancelled_during_the_pause() -> None:
+    booth = Booth()
+    number = retrying(booth)
+    booth.deliver(Result(number, fault=BUSY))
+    booth.take()
+    booth.session.cancel(number, now=booth.now)
+    booth.advance(5)
+    assert requests(booth.take()) == [] and booth.replies() == {} and len(booth.session) == 0
+
+
+def test_repeat_waits_for_the_next_link() -> None:
+    booth = Booth()
+    number = retrying(booth, Request(0, CALL, timeout=3 * SECOND))
+    booth.deliver(Goodbye("leaving"))
+    assert booth.replies() == {} and len(booth.session) == 1, "the only node left before it took the request"
+    booth.drop()
+    booth.take()
+    booth.advance(1)
+    booth.open()
+    assert requests(booth.take()) == [number]
+    booth.drop()
+    booth.advance(2.2)
+    assert booth.fault(number).code == 1023
+
+
+def test_repeat_without_a_node_until_the_deadline() -> None:
+    booth = Booth()
+    number = retrying(booth, Request(0, CALL, timeout=3 * SECOND))
+    booth.deliver(Result(number, fault=BUSY))
+    booth.drop()
+    booth.advance(3.2)
+    text = "no node took the request by the deadline"
+    assert booth.fault(number) == Fault(1020, text, {"maybe_executed": False})
+
+
+def test_entropy_spreads_the_repeats() -> None:
+    booth = Booth()
+    booth.session = ClientSession(cluster_id="c", entropy=lambda size: b"\x80" + bytes(size - 1))
+    booth.link = LinkId(0)
+    booth.open()
+    number = retrying(booth)
+    booth.take()
+    booth.deliver(Result(number, fault=BUSY))
+    booth.advance(0.524)
+    assert requests(booth.take()) == []
+    booth.advance(0.001)
+    assert requests(booth.take()) == [number]
 
 
 @pytest.mark.parametrize("end", ["close", "violation", "silence", "refusal"])
@@ -246,6 +539,7 @@ def test_maybe_executed_by_request_type_after_a_lost_link() -> None:
     view = booth.session.get_view(now=booth.now)
     run = booth.submit()
     booth.drop()
+    booth.advance(1)
     faults = {number: reply.fault for number, reply in booth.replies().items() if isinstance(reply, Result)}
     assert {number: fault.code for number, fault in faults.items() if fault} == {explain: 1023, view: 1023, run: 1023}
     executed = {number: fault.details["maybe_executed"] for number, fault in faults.items() if fault}
@@ -355,10 +649,11 @@ def test_lost_draining_link_ends_its_own_requests_only() -> None:
     booth.deliver(Result(refused, fault=DRAINING))
     booth.sent.clear()
     booth.open()
+    booth.take()
     booth.session.link_closed(old, now=booth.now)
     booth.flush()
-    assert booth.fault(number).code == 1023
-    assert booth.session.ready and len(booth.session) == 1
+    assert [(one.id, one.again) for one in booth.take() if isinstance(one, Request)] == [(number, True)]
+    assert booth.session.ready and len(booth.session) == 2
 
 
 def test_cancel_request_on_the_draining_link() -> None:
@@ -501,7 +796,9 @@ def test_silent_link_ends_after_twenty_seconds_although_a_call_went_out_late() -
     booth.advance(8.99)
     assert booth.session.ready
     booth.advance(0.01)
-    assert booth.fault(number).code == 1023 and not booth.session.ready
+    assert booth.replies() == {} and not booth.session.ready
+    booth.advance(1)
+    assert booth.fault(number).code == 1023
 
 
 def test_frozen_node_is_left_after_three_seconds_for_another_address() -> None:
@@ -511,7 +808,9 @@ def test_frozen_node_is_left_after_three_seconds_for_another_address() -> None:
     booth.advance(1.99)
     assert booth.replies() == {}
     booth.advance(0.01)
-    assert booth.fault(number).code == 1023 and not booth.session.ready
+    assert booth.replies() == {} and not booth.session.ready
+    booth.advance(1)
+    assert booth.fault(number).code == 1023
 
 
 def test_answered_ping_keeps_a_slow_node() -> None:
@@ -669,6 +968,7 @@ def test_no_reply_to_a_request_never_sent() -> None:
     booth.deliver(NODE)
     assert number in requests(booth.take())
     booth.deliver(NODE)  # a second hello: the session hangs up
+    booth.advance(1)
     assert [reply.fault.code for reply in booth.replies().values()] == [1023], "settled before the link has ended"
     waiting = booth.submit()
     booth.deliver(Result(waiting))
@@ -962,3 +1262,27 @@ def test_cancelled_requests_leave_no_trace_in_the_order() -> None:
     for _ in range(1000):
         booth.session.cancel(booth.submit(), now=booth.now)
     assert len(booth.session._order) < 200
+
+
+# -- draining a node --------------------------------------------------------------------------------------------------
+
+
+def test_drain_of_a_node_by_name() -> None:
+    booth = Booth()
+    number = booth.session.drain_node("till", now=booth.now)
+    booth.flush()
+    assert booth.take()[-1] == Drain(number, "till")
+    reply = DrainReply(number, b"t" * 16, "till#7474", "sent")
+    booth.deliver(Result(number), reply)
+    assert booth.replies() == {number: reply} and len(booth.session) == 0
+    with pytest.raises(LocalProtocolError, match="node"):
+        booth.session.drain_node(7, now=booth.now)  # type: ignore[arg-type]
+
+
+def test_drain_by_an_older_node() -> None:
+    booth = Booth(opened=False)
+    number = booth.session.drain_node("till", now=booth.now)
+    booth.connect()
+    booth.deliver(msgspec.structs.replace(NODE, features=("again",)))
+    assert [type(one) for one in booth.take()] == [Hello]
+    assert booth.fault(number).code == 1040

@@ -12,7 +12,7 @@ from mpreg_proto.effects import Dial, Effect, Notify
 from mpreg_proto.errors import CloseCode, Fault
 from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.links import _CONTROL_HANDLERS, Links
-from mpreg_proto.notices import GossipTooLong, Left, LinkEndCause, PeerUnreachable
+from mpreg_proto.notices import DrainRequested, GossipTooLong, Left, LinkEndCause, PeerUnreachable
 from mpreg_proto.requests.actions import CallFinished, Dispatch, RequestOutput
 from mpreg_proto.requests.relay import Forward
 from mpreg_proto.router import (
@@ -32,6 +32,8 @@ from mpreg_proto.wire.messages import (
     DialBack,
     Digest,
     Done,
+    Drain,
+    DrainReply,
     Explain,
     Explanation,
     Fetch,
@@ -49,10 +51,18 @@ from mpreg_proto.wire.messages import (
     Result,
     View,
 )
-from tests.helpers.node_harness import NodeHarness, call, done, spec, value
+from tests.helpers.node_harness import NodeHarness, PeerStub, call, done, spec, value
 
 ANN, BOB = MemberId(b"a" * 16), MemberId(b"b" * 16)
 LINK = LinkId(1)
+PARTS = {
+    Router._relay,
+    Router._on_dispatch,
+    Router._drain,
+    Router._pass_drain_on,
+    Router._has_drain,
+    Router._refuses_more,
+}
 
 
 class StubLinks:
@@ -112,7 +122,7 @@ def test_each_action_has_a_handler_or_is_an_effect() -> None:
 @pytest.mark.parametrize(("table", "owner"), [(_MESSAGE_HANDLERS, Router), (_ACTION_HANDLERS, ActionRunner)])
 def test_each_handler_is_in_its_table(table: dict[type, object], owner: type) -> None:
     own = {one for name, one in vars(owner).items() if name.startswith("_") and not name.startswith("__")}
-    assert set(table.values()) == own - {Router._relay, Router._on_dispatch, Router._refuses_more}, "they handle parts"
+    assert set(table.values()) == own - PARTS, "these are parts of others"
 
 
 # -- the order of causes ----------------------------------------------------------------------------------------------
@@ -429,3 +439,107 @@ def test_dispatch_that_could_not_be_sent(outcome: SendOutcome) -> None:
         ((number, fault, now),) = unsent
         assert (number, now) == (5, 9)
         assert fault is None if outcome is LINK_GONE else fault is not None and fault.details == OVER_LIMIT
+
+
+# -- draining ---------------------------------------------------------------------------------------------------------
+
+
+def drained(client: PeerStub, node: str, number: int = 1) -> DrainReply:
+    """Send the command for a member, and return the answer."""
+    client.send(Drain(number, node))
+    (reply,) = client.take(DrainReply)
+    assert reply.id == number
+    return reply
+
+
+def test_drain_of_the_node_that_is_asked() -> None:
+    harness = NodeHarness([spec("slow")])
+    client, other = harness.client("ops"), harness.client()
+    other.send(Request(1, (call("x", "slow", 5),)))
+    reply = drained(client, "local")
+    assert (reply.member, reply.shown, reply.state) == (harness.node.me, harness.node.shown, "sent")
+    assert harness.node.draining and not harness.node.left
+    assert [(one.peer, one.link) for one in harness.noticed(DrainRequested)] == [("ops", client.link)]
+    assert drained(client, harness.node.shown, 2).state == "draining", "a second command does not end the grace"
+    assert not harness.node.left and len(harness.noticed(DrainRequested)) == 1
+    (run,) = harness.running("slow")
+    harness.finish(run)
+    assert [value(result, "x") for result in other.take(Result)] == [5]
+    assert harness.node.left and client.take(Goodbye) == [Goodbye("leaving")]
+
+
+def test_drained_node_refuses_new_requests() -> None:
+    harness = NodeHarness([spec("slow")])
+    client = harness.client()
+    client.send(Request(1, (call("x", "slow", 5),)))
+    drained(client, "local")
+    client.send(Request(2, (call("x", "slow", 5),)))
+    assert [result.fault.code for result in client.take(Result) if result.fault] == [1024]
+
+
+@pytest.mark.parametrize("node", ["alpha", "mem://alpha", "616c7068"])
+def test_drain_of_a_linked_member(node: str) -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
+    reply = drained(client, node)
+    assert (reply.member, reply.shown, reply.state) == (member.cluster.me, "alpha#616c", "sent")
+    assert member.take(Drain) == [Drain(0, to=member.cluster.me, via=(harness.node.me,))]
+    assert not harness.node.draining and client.take(Goodbye) == []
+    member.deliver(member.cluster.drain(harness.now))
+    assert drained(client, node).state == "draining" and member.take(Drain) == []
+    member.leave()
+    assert drained(client, node).state == "left"
+
+
+def test_drain_of_a_member_without_a_link_opens_one() -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
+    member.drop()
+    assert drained(client, "alpha").state == "connecting" and Address("mem://alpha") in harness.dials
+
+
+def test_drain_from_another_node() -> None:
+    harness = NodeHarness()
+    member = harness.member("alpha")
+    member.send(Drain(0, to=harness.node.me, via=(b"x" * 16,)))
+    assert harness.node.left and [one.peer for one in harness.noticed(DrainRequested)] == ["alpha"]
+    assert member.take(DrainReply) == []
+
+
+def test_relayed_drain() -> None:
+    harness = NodeHarness()
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    to = beta.cluster.me
+    alpha.send(Drain(0, to=to))
+    assert beta.take(Drain) == [Drain(0, to=to, via=(alpha.cluster.me, harness.node.me))]
+    alpha.send(Drain(0, to=to, via=(harness.node.me,)))
+    assert beta.take(Drain) == [], "never twice by one node"
+    alpha.send(Drain(0, to=b"u" * 16, via=(b"1", b"2", b"3")))
+    assert beta.take(Drain) == [], "at most four hops"
+    assert not harness.node.draining and alpha.take(DrainReply) == beta.take(DrainReply) == []
+
+
+def test_drain_is_not_sent_to_an_older_node() -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
+    session = harness.node.links.sessions[member.link]
+    assert session.agreed is not None
+    session.agreed = msgspec.structs.replace(session.agreed, features=())
+    assert drained(client, "alpha").state == "connecting" and member.take(Drain) == []
+
+
+@pytest.mark.parametrize("node", ["", "nobody", "616", "mem://", "alph", "x" * 10_000])
+def test_drain_of_an_unknown_member(node: str) -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
+    fault = drained(client, node).fault
+    assert fault is not None and fault.code == 1010 and len(fault.message) < 300
+    assert not harness.node.draining and member.take(Drain) == []
+
+
+def test_client_cannot_address_a_member_by_the_field_of_nodes() -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
+    client.send(Drain(1, "nobody", to=member.cluster.me), Drain(2, "nobody", to=harness.node.me))
+    assert [reply.fault is not None for reply in client.take(DrainReply)] == [True, True]
+    assert not harness.node.draining and member.take(Drain) == []

@@ -949,3 +949,103 @@ def test_slices_of_a_node_that_leaves() -> None:
     for run in harness.running("wide"):
         harness.finish(run)
     assert len(answer(client).done) == 300
+
+
+# -- requests that are sent again -------------------------------------------------------------------------------------
+
+
+def test_repeat_of_idempotent_calls_is_accepted() -> None:
+    harness = NodeHarness([spec("safe", idempotent=True)])
+    client, member = harness.client(), harness.member("alpha", spec("also", idempotent=True))
+    ask(client, call("x", "safe"), call("y", "also", Ref("x")), again=True)
+    (run,) = harness.running("safe")
+    harness.finish(run)
+    _, request = only_dispatch(member)
+    assert request.idempotent == ("y",) and not request.again
+    member.send(Result(request.id, failed=(Failed("y", Fault(1003, "failed")),)))
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1003, False), "nothing that must not run twice"
+    harness.idle()
+
+
+@pytest.mark.parametrize("where", ["here", "there", "both"])
+def test_repeat_with_a_function_that_is_not_idempotent_at_each_node(where: str) -> None:
+    harness = NodeHarness([spec("f", idempotent=where == "there"), spec("safe", idempotent=True)])
+    client = harness.client()
+    member = harness.member("alpha", spec("f", idempotent=where == "here"))
+    ask(client, call("x", "safe"), call("y", "f"), again=True)
+    found = fault(client)
+    assert (found.code, found.details["call"], found.details["maybe_executed"]) == (1023, "y", True)
+    assert "not idempotent" in found.message and "'f'" in found.message
+    assert harness.runs == {} and member.take(Request) == []
+    ask(client, call("x", "f"), number=2)
+    assert harness.runs or member.take(Request), "a first request runs"
+
+
+def test_version_and_resources_decide_where_a_repeat_could_go() -> None:
+    harness = NodeHarness([spec("f", idempotent=True, version="2", resources=("gpu",))])
+    client = harness.client()
+    harness.member("alpha", spec("f", version="1", resources=("gpu",)))
+    ask(client, msgspec.structs.replace(call("x", "f", resources=("gpu",)), version="2"), again=True)
+    assert len(harness.running("f")) == 1
+    ask(client, call("x", "f", resources=("gpu",)), again=True, number=2)
+    assert fault(client).code == 1023
+
+
+def test_repeat_of_an_unknown_function_may_have_started() -> None:
+    harness = NodeHarness([spec("safe", idempotent=True)])
+    client = harness.client()
+    ask(client, call("x", "nowhere"), again=True)
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1001, True)
+    ask(client, call("x", "nowhere"), call("y", "safe"), again=True, partial=True, number=2, want=("x", "y"))
+    (run,) = harness.running("safe")
+    harness.finish(run)
+    result = answer(client)
+    assert result.fault is not None and (result.fault.code, result.fault.details["maybe_executed"]) == (1001, True)
+    harness.idle()
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_repeat_that_waits_for_an_offer(idempotent: bool) -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha")
+    ask(client, call("x", "later"), wait=30 * SECOND, again=True)
+    assert client.take(Result) == []
+    member.offer(spec("later", idempotent=idempotent))
+    if idempotent:
+        assert [request.idempotent for request in member.take(Request)] == [("x",)]
+        return
+    assert member.take(Request) == []
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1023, True)
+    harness.idle()
+
+
+def test_repeat_never_goes_from_the_backlog_to_a_node_where_it_is_not_idempotent() -> None:
+    harness = NodeHarness([spec("f", idempotent=True, concurrency=1)])
+    client = harness.client()
+    for number in range(1, 5):
+        ask(client, call("x", "f"), again=True, number=number)
+    (run,) = harness.running("f")
+    member = harness.member("alpha", spec("f"))
+    harness.finish(run)
+    harness.advance(1)
+    assert member.take(Request) == [], "it offers f, but not as idempotent"
+    codes = [found.fault.code for found in client.take(Result) if found.fault is not None]
+    assert codes and set(codes) == {1023}
+
+
+@pytest.mark.parametrize(("function", "maybe"), [("safe", False), ("once", True), ("nowhere", True)])
+def test_refusals_of_a_repeat_promise_only_what_the_node_knows(function: str, maybe: bool) -> None:
+    harness = NodeHarness(limits=Limits(requests=1))
+    client = harness.client()
+    harness.member("alpha", *BOTH)
+    ask(client, call("x", "safe"))
+    ask(client, call("x", function), again=True, number=2)
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1022, maybe)
+    harness.node.leave(now=harness.now)
+    ask(client, call("x", function), again=True, number=3)
+    found = fault(client)
+    assert (found.code, found.details["maybe_executed"]) == (1024, maybe)

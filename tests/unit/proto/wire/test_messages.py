@@ -17,6 +17,8 @@ from mpreg_proto.wire.messages import (
     DialBack,
     Digest,
     Done,
+    Drain,
+    DrainReply,
     Explain,
     Explained,
     Explanation,
@@ -51,6 +53,7 @@ EACH: dict[int, Message] = {
     5: Goodbye("why"),
     10: Request(
         7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
+        True,
     ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
@@ -72,6 +75,8 @@ EACH: dict[int, Message] = {
     25: DialBack(b"m" * 16, b"n" * 16, (b"o" * 16,)),
     26: PingReq(b"m" * 16),
     27: IndirectAck(b"m" * 16),
+    30: Drain(7, "till", b"m" * 16, (b"n" * 16,)),
+    31: DrainReply(7, b"m" * 16, "till#6d6d", "sent", Fault(1010, "")),
 }  # fmt: skip
 
 
