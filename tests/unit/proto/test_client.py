@@ -1150,11 +1150,30 @@ def test_unsent_requests_go_by_the_credit_of_the_next_link() -> None:
     numbers = [booth.submit() for _ in range(6)]
     booth.take()
     booth.drop()
-    assert sorted(booth.replies()) == numbers[:2], "only what was sent is lost"
     booth.connect()
     booth.take()
     booth.deliver(msgspec.structs.replace(SMALL, credit=(3, 1000)))
-    assert requests(booth.take()) == numbers[2:5]
+    sent = booth.take()
+    assert requests(sent) == numbers[:3], "what was lost waits for credit like the others, in its place"
+    assert [message.again for message in sent if isinstance(message, Request)] == [True, True, False]
+
+
+def test_lost_request_that_waits_for_credit_has_all_its_time() -> None:
+    booth = small()
+    numbers = [booth.submit() for _ in range(2)]
+    booth.take()
+    booth.drop()
+    booth.connect()
+    booth.take()
+    booth.deliver(msgspec.structs.replace(SMALL, credit=(1, 1000)))
+    assert requests(booth.take()) == numbers[:1]
+    booth.advance(5)
+    assert booth.replies() == {}
+    booth.deliver(Result(numbers[0]))
+    assert requests(booth.take()) == numbers[1:]
+    booth.drop()
+    booth.advance(1.1)
+    assert sorted(booth.replies()) == numbers
 
 
 def test_refused_requests_go_to_the_next_node_in_order() -> None:
