@@ -12,7 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, Reply, ReplyReceived
+    from mpreg_proto.client import (
+        ClientEffect,
+        ClientSession,
+        LinkDraining,
+        ProgressReceived,
+        Ready,
+        Rejected,
+        Reply,
+        ReplyReceived,
+    )
     from mpreg_proto.cluster.catalogue import FunctionSpec
     from mpreg_proto.cluster.index import FunctionRow
     from mpreg_proto.config import NodeConfig
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
         Outcome,
         Pause,
         Raised,
+        Report,
         Resume,
         Returned,
         Run,
@@ -68,6 +78,7 @@ if TYPE_CHECKING:
     from mpreg_proto.wire.framing import Framing
     from mpreg_proto.wire.messages import (
         Call,
+        CallProgress,
         Done,
         Explained,
         Explanation,
@@ -85,6 +96,7 @@ __all__ = [
     "SECOND",
     "Address",
     "Call",
+    "CallProgress",
     "Cancel",
     "CardsDiffer",
     "CatalogueChanged",
@@ -131,12 +143,14 @@ __all__ = [
     "Outcome",
     "Pause",
     "PeerUnreachable",
+    "ProgressReceived",
     "Raised",
     "Ready",
     "Ref",
     "Rejected",
     "Reply",
     "ReplyReceived",
+    "Report",
     "Request",
     "RequestError",
     "RequestFinished",
@@ -163,6 +177,7 @@ _WHERE = {
     "ClientEffect": "client",
     "ClientSession": "client",
     "LinkDraining": "client",
+    "ProgressReceived": "client",
     "Ready": "client",
     "Rejected": "client",
     "Reply": "client",
@@ -182,6 +197,7 @@ _WHERE = {
     "Outcome": "effects",
     "Pause": "effects",
     "Raised": "effects",
+    "Report": "effects",
     "Resume": "effects",
     "Returned": "effects",
     "Run": "effects",
@@ -224,6 +240,7 @@ _WHERE = {
     "UnsendableValue": "wire.encode_errors",
     "Framing": "wire.framing",
     "Call": "wire.messages",
+    "CallProgress": "wire.messages",
     "Done": "wire.messages",
     "Explained": "wire.messages",
     "Explanation": "wire.messages",

@@ -24,6 +24,7 @@ from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    CallProgress,
     CancelRequest,
     Explain,
     Explanation,
@@ -65,6 +66,13 @@ class ReplyReceived(msgspec.Struct, frozen=True, gc=False):
     reply: Reply
 
 
+class ProgressReceived(msgspec.Struct, frozen=True, gc=False):
+    """How far a call of the request `id` is, which was submitted with `progress`."""
+
+    id: int
+    progress: CallProgress
+
+
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """The node ended the link with this reason: another cluster, no common version, ..."""
 
@@ -77,7 +85,7 @@ class LinkDraining(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-ClientEffect = Effect | Ready | ReplyReceived | Rejected | LinkDraining
+ClientEffect = Effect | Ready | ReplyReceived | ProgressReceived | Rejected | LinkDraining
 """A client returns only Send, HangUp and Notify of `Effect`."""
 
 
@@ -88,6 +96,7 @@ class _Pending:
         "link",
         "may_execute",
         "message",
+        "progress",
         "reply_type",
         "retries_left",
         "view",
@@ -102,6 +111,8 @@ class _Pending:
         self.message: Request | Explain | GetView | None = message
         self.may_execute = isinstance(message, Request)
         """True if it can make a function run. Queries cannot, so they can be sent again at any time."""
+        self.progress = isinstance(message, Request) and message.progress
+        """True if the progress of its calls is wanted."""
         self.deadline = deadline
         self.link: LinkId | None = None
         """The link on which it was sent; None while it waits."""
@@ -379,6 +390,8 @@ class ClientSession:
         match message:
             case Result() | Explanation() | View():
                 self._on_reply(link, message, now)
+            case CallProgress():
+                self._on_progress(link, message)
             case Hello():
                 self._on_hello(link, message, now)
             case Goodbye(reason):
@@ -389,6 +402,11 @@ class ClientSession:
                 self._log.append(Rejected(message.fault))
             case _:
                 pass  # newer kinds end the link before this
+
+    def _on_progress(self, link: LinkId, message: CallProgress) -> None:
+        pending = self._pending.get(message.id)
+        if pending is not None and pending.link == link and pending.progress:
+            self._log.append(ProgressReceived(message.id, message))
 
     def _on_reply(self, link: LinkId, reply: Reply, now: int) -> None:
         """Take a reply. Ignore one whose request was not sent over `link`, or has another type of answer."""
@@ -521,6 +539,7 @@ __all__ = [
     "HangUp",
     "LinkDraining",
     "Notify",
+    "ProgressReceived",
     "Ready",
     "Rejected",
     "Reply",

@@ -70,6 +70,8 @@ class Run(msgspec.Struct, frozen=True):
     args: list[Any]
     kwargs: dict[str, Any]
     deadline: int
+    reports: bool = False
+    """True if its caller wants to know how far it is: `Node.reported(run, Report(...))`."""
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +105,14 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
     """Read a paused link again."""
 
     link: LinkId
+
+
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """How far a run is, in a unit of its function: `done` of `total`, which is None if it is not known."""
+
+    done: int | float
+    total: int | float | None = None
+    text: str = ""
 
 
 Effect = Send | Dial | HangUp | Run | Cancel | Notify | KeepAlive | Pause | Resume
@@ -170,6 +180,7 @@ __all__ = [
     "Outcome",
     "Pause",
     "Raised",
+    "Report",
     "Resume",
     "Returned",
     "Run",

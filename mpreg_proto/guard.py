@@ -169,6 +169,7 @@ _REQUEST_FIELDS: Final[dict[str, Callable[[object], bool]]] = {
     "idempotent": _is_texts,
     "to": lambda value: type(value) is bytes,
     "via": lambda value: type(value) is tuple and all(type(one) is bytes for one in value),
+    "progress": _is_flag,
 }
 """The check of each field of a request. `id` is replaced by the core, and `calls` are checked apart."""
 

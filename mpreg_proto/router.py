@@ -48,6 +48,7 @@ from mpreg_proto.requests.actions import (
     Dispatch,
     RequestOutput,
     SendReply,
+    SendUpdate,
 )
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.relay import Forward, Relay
@@ -63,6 +64,7 @@ from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
+    CallProgress,
     CancelRequest,
     Credit,
     DialBack,
@@ -143,7 +145,7 @@ class Machines:
             busy_on=self.busy_on,
         )
         self.replies: Replies = Replies(self.links, self.log)
-        self.worker: Worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown)
+        self.worker: Worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown, timers=self.timers)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator
@@ -191,7 +193,7 @@ class Machines:
 
     def retire_id(self, now: int) -> list[ClusterOutput]:
         """Continue as another member; everything of the old one must have ended before."""
-        self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
+        self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.REPORT, TimerKind.DRAIN_GRACE))
         last_number = self.coordinator.outstanding.last_number
         return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=last_number)
 
@@ -274,7 +276,13 @@ class ActionRunner:
     def _dispatch(self, action: Dispatch, now: int) -> Iterable[Output]:
         if action.link == LOCAL:
             return self._worker.accept(
-                LOCAL, action.number, action.calls, action.inputs, deadline=action.deadline, now=now
+                LOCAL,
+                action.number,
+                action.calls,
+                action.inputs,
+                progress=action.progress,
+                deadline=action.deadline,
+                now=now,
             )
         request = Request(
             action.number,
@@ -286,6 +294,7 @@ class ActionRunner:
             partial=True,
             eager=True,
             to=action.to,
+            progress=action.progress,
         )
         outcome = self._links.send(action.link, request)
         match outcome:
@@ -305,7 +314,7 @@ class ActionRunner:
         if isinstance(message, Result):
             self._replies.forward(action.link, message)
             return ()
-        if isinstance(message, CancelRequest):
+        if isinstance(message, (CancelRequest, CallProgress)):
             self._links.send_or_close(action.link, message)
             return ()
         outcome = self._links.send(action.link, message)
@@ -328,6 +337,12 @@ class ActionRunner:
 
     def _send_reply(self, action: SendReply, now: int) -> Iterable[Output]:
         self._replies.finish(action.link, action.result)
+        return ()
+
+    def _send_update(self, action: SendUpdate, now: int) -> Iterable[Output]:
+        if action.link == LOCAL:
+            return self._machines.coordinator.update_received(LOCAL, action.message)
+        self._links.send_or_close(action.link, action.message)
         return ()
 
     def _call_settled(self, action: CallSettled, now: int) -> Iterable[Output]:
@@ -420,6 +435,7 @@ _ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[Output]
     CancelDispatch: ActionRunner._cancel_dispatch,
     Forward: ActionRunner._forward,
     SendReply: ActionRunner._send_reply,
+    SendUpdate: ActionRunner._send_update,
     CallSettled: ActionRunner._call_settled,
     CallFinished: ActionRunner._call_finished,
     CreditReturned: ActionRunner._credit_returned,
@@ -520,7 +536,14 @@ class Router:
         span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
         calls = list(request.calls)
         actions = self._worker.accept(
-            link, request.id, calls, request.inputs, idempotent=request.idempotent, deadline=now + span, now=now
+            link,
+            request.id,
+            calls,
+            request.inputs,
+            idempotent=request.idempotent,
+            progress=request.progress,
+            deadline=now + span,
+            now=now,
         )
         if any(
             type(one) is CallFinished and type(one.row) is Failed and one.row.fault.code == ErrorCode.COMMAND_NOT_FOUND
@@ -537,6 +560,12 @@ class Router:
             self._run(back, now)
             return
         self._run(self._machines.coordinator.result_received(link, result, now), now)
+
+    def _on_update(self, link: LinkId, message: CallProgress, now: int) -> None:
+        if len(self._machines.relay) and (back := self._machines.relay.update(link, message)) is not None:
+            self._run(back, now)
+            return
+        self._run(self._machines.coordinator.update_received(link, message), now)
 
     def _on_cancel(self, link: LinkId, message: CancelRequest, now: int) -> None:
         self._run(self._machines.coordinator.cancel(link, message.id, now), now)
@@ -609,6 +638,7 @@ _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
     BadRequest: Router._on_bad_request,
     Result: Router._on_result,
     CancelRequest: Router._on_cancel,
+    CallProgress: Router._on_update,
     Credit: Router._on_credit,
     Explain: Router._on_explain,
     GetView: Router._on_get_view,

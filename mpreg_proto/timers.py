@@ -39,6 +39,8 @@ class TimerKind(StrEnum):
     """request, call: it is started again after a loss."""
     BACKLOG = "backlog"
     """function: members that refuse its calls are tried again."""
+    REPORT = "report"
+    """run: its progress is sent again."""
     DRAIN_GRACE = "drain_grace"
     """0: a draining node ends the calls that still run."""
     LATE = "late"

@@ -7,6 +7,7 @@ caller's.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -19,7 +20,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Reply, ReplyReceived
+from mpreg_proto.client import ClientSession, LinkDraining, ProgressReceived, Ready, Rejected, Reply, ReplyReceived
 from mpreg_proto.effects import HangUp, KeepAlive, Pause, Resume, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
@@ -32,6 +33,7 @@ from mpreg_transports.background import Background, LoopAffinity
 from mpreg_transports.config.addresses import parse_address
 from mpreg_transports.config.validation import check_text, unsendable
 from mpreg_transports.errors import NotConnected
+from mpreg_transports.functions.progress import ProgressReport
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError, check_function_name, checked_resources
 from mpreg_transports.links.base import Link, LinkEnded
@@ -46,6 +48,8 @@ DEFAULT_URL = "ws://127.0.0.1:9001"
 Submit = Callable[[ClientSession, int], int]
 """Submits a request, an explain or a view query to a session at a given time, and returns its number."""
 OpenLink = Callable[[Address], Awaitable[Link]]
+OnProgress = Callable[[ProgressReport], object]
+"""Gets the progress of calls, in the thread of the client's event loop. It must not block."""
 
 _view: msgspec.json.Decoder[NodeView] = msgspec.json.Decoder(NodeView)
 
@@ -180,12 +184,14 @@ class Client:
         timeout: float | None = None,
         wait: float | None = None,
         version: str | None = None,
+        on_progress: OnProgress | None = None,
         **more: Any,
     ) -> Any:
         """Return the result of one call.
 
         `more` are the function's own keywords; `kwargs` passes the names that `call` uses itself. `timeout` and `wait`
-        are seconds. Raises the RequestError of the failure, or TypeError for arguments that cannot be sent.
+        are seconds. `on_progress(report)` is called in the event loop with each `ProgressReport`, before the result.
+        Raises the RequestError of the failure, or TypeError for arguments that cannot be sent.
         """
         check_function_name(function, version)
         for later in _RESERVED_KEYWORDS:
@@ -197,8 +203,14 @@ class Client:
         except UnsendableValue as error:
             raise unsendable(function, error) from None
         call = Call(function, function, encoded, (), checked_resources(resources), version)
-        request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
-        result = await self._result(request)
+        request = Request(
+            0,
+            (call,),
+            timeout=nanoseconds(timeout, "timeout"),
+            wait=nanoseconds(wait, "wait") or 0,
+            progress=wants_progress(on_progress),
+        )
+        result = await self._result(request, on_progress)
         return self._codec.decode(result.done[0].value)
 
     def graph(self) -> Graph:
@@ -212,12 +224,16 @@ class Client:
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
-        With `on_error="partial"` a failed call has its RequestError in place of its value.
+        With `on_error="partial"` a failed call has its RequestError in place of its value. `on_progress` is as in
+        `call`; its reports name their call.
         """
-        answer = await self.answer(graph, *outputs, timeout=timeout, wait=wait, on_error=on_error)
+        answer = await self.answer(
+            graph, *outputs, timeout=timeout, wait=wait, on_error=on_error, on_progress=on_progress
+        )
         values: dict[str, Any] = {**answer.values, **answer.errors}
         if not outputs:
             return values
@@ -232,6 +248,7 @@ class Client:
         wait: float | None = None,
         on_error: OnError = "fail",
         trace: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> GraphResult:
         """Run a graph or a hand-made request, and return its complete result."""
         _check_graph(graph)
@@ -245,7 +262,9 @@ class Client:
             )
         else:
             request = graph
-        result = await self._result(request)
+        if wants_progress(on_progress):
+            request = msgspec.structs.replace(request, progress=True)
+        result = await self._result(request, on_progress)
         values = {row.name: self._codec.decode(row.value) for row in result.done}
         errors = {row.name: exception_for(row.fault) for row in result.failed}
         error = None if result.fault is None else exception_for(result.fault)
@@ -288,8 +307,8 @@ class Client:
 
     # -- requests and replies -----------------------------------------------------------------------------------------
 
-    async def _result(self, request: Request) -> Result:
-        reply = await self._reply(lambda session, now: session.submit(request, now=now))
+    async def _result(self, request: Request, on_progress: OnProgress | None = None) -> Result:
+        reply = await self._reply(lambda session, now: session.submit(request, now=now), on_progress)
         assert isinstance(reply, Result)
         if reply.fault is not None and not request.partial:
             raise exception_for(reply.fault)
@@ -297,9 +316,9 @@ class Client:
             raise exception_for(reply.fault)
         return reply
 
-    async def _reply(self, submit: Submit) -> Reply:
+    async def _reply(self, submit: Submit, on_progress: OnProgress | None = None) -> Reply:
         connection = self._connection
-        number, waiter = connection.submit(submit)
+        number, waiter = connection.submit(submit, on_progress)
         try:
             await waiter.event.wait()
         finally:
@@ -388,7 +407,7 @@ class ClientConnection:
 
     # -- submission ---------------------------------------------------------------------------------------------------
 
-    def submit(self, submit: Submit) -> tuple[int, ReplyWaiter]:
+    def submit(self, submit: Submit, on_progress: OnProgress | None = None) -> tuple[int, ReplyWaiter]:
         """Submit a request; return its number and the waiter of its replies.
 
         Raises RuntimeError if the client is not connected, or if it belongs to another event loop or process.
@@ -400,7 +419,7 @@ class ClientConnection:
                 "this client is not connected: use it as `async with Client(...) as client`, or connect() first"
             )
         number = submit(self.session, self._clock())
-        waiter = self._waiters[number] = ReplyWaiter()
+        waiter = self._waiters[number] = ReplyWaiter(on_progress)
         self.flush()
         return number, waiter
 
@@ -426,6 +445,9 @@ class ClientConnection:
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
                         waiter.event.set()
+                case ProgressReceived(id, progress):
+                    if (waiter := self._waiters.get(id)) is not None:
+                        waiter.report(progress)
                 case Ready() | Rejected() | LinkDraining():
                     self._on_session_event(effect)
                 case _:
@@ -572,7 +594,7 @@ class _ClientLink:
 
 _MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops refuse a timer of years."""
-_RESERVED_KEYWORDS = ("retry", "on_progress")
+_RESERVED_KEYWORDS = ("retry",)
 """Keywords that `call` reserves for later use.
 
 A function's own keyword of such a name would silently change its meaning.
@@ -601,6 +623,13 @@ def nanoseconds(seconds: float | None, name: str) -> int | None:
         least = "more than 0 and" if name == "timeout" else "0 or more, and"
         raise ValueError(f"{name}={seconds}: {least} at most 86400 seconds")
     return max(int(seconds * SECOND), 1 if seconds else 0)  # a time shorter than 1 ns is a deadline too
+
+
+def wants_progress(on_progress: object) -> bool:
+    """Return whether there is a callback for progress. Raises TypeError for one that cannot be called."""
+    if on_progress is not None and (not callable(on_progress) or inspect.iscoroutinefunction(on_progress)):
+        raise TypeError(f"on_progress={on_progress!r:.80}: expected a plain function that takes a ProgressReport")
+    return on_progress is not None
 
 
 def _check_number(seconds: object, name: str) -> None:

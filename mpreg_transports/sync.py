@@ -27,7 +27,7 @@ from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Explained, Request
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.client import Client, GraphResult, nanoseconds
+from mpreg_transports.client import Client, GraphResult, OnProgress, nanoseconds
 from mpreg_transports.config.validation import check_backend
 from mpreg_transports.functions.fork_safety import notify_on_fork
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
@@ -153,10 +153,15 @@ class SyncClient:
         timeout: float | None = None,
         wait: float | None = None,
         version: str | None = None,
+        on_progress: OnProgress | None = None,
         **more: Any,
     ) -> Any:
-        """Return the result of one call. Seconds, errors and keywords are those of `Client.call`."""
+        """Return the result of one call. Seconds, errors and keywords are those of `Client.call`.
+
+        `on_progress` is called in the client's own thread.
+        """
         options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
+        options["on_progress"] = on_progress
         return self._wait(
             lambda client, remaining: client.call(function, *args, timeout=remaining, **options), timeout=timeout
         )
@@ -172,10 +177,13 @@ class SyncClient:
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values."""
         return self._wait(
-            lambda client, remaining: client.run(graph, *outputs, timeout=remaining, wait=wait, on_error=on_error),
+            lambda client, remaining: client.run(
+                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, on_progress=on_progress
+            ),
             timeout=timeout,
         )
 
@@ -187,11 +195,18 @@ class SyncClient:
         wait: float | None = None,
         on_error: OnError = "fail",
         trace: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> GraphResult:
         """Run a graph or a hand-made request, and return its complete result."""
         return self._wait(
             lambda client, remaining: client.answer(
-                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, trace=trace
+                graph,
+                *outputs,
+                timeout=remaining,
+                wait=wait,
+                on_error=on_error,
+                trace=trace,
+                on_progress=on_progress,
             ),
             timeout=timeout,
         )
@@ -373,9 +388,12 @@ class SyncGraph(Graph):
         timeout: float | None = None,
         wait: float | None = None,
         on_error: OnError = "fail",
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run it and return `{leaf name: value}`; with one handle its value, with several a tuple of their values."""
-        return self._blocking.run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error)
+        return self._blocking.run(
+            self, *outputs, timeout=timeout, wait=wait, on_error=on_error, on_progress=on_progress
+        )
 
     def stream(  # type: ignore[override]
         self, *, timeout: float | None = None, wait: float | None = None

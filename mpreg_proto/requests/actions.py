@@ -9,7 +9,7 @@ import msgspec
 
 from mpreg_proto.effects import Cancel, Notify, Run
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Call, Done, Failed, Result
+from mpreg_proto.wire.messages import Call, CallProgress, Done, Failed, Result
 
 LOCAL = LinkId(0)
 """The link to this process itself; real links count from 1."""
@@ -27,6 +27,8 @@ class Dispatch(msgspec.Struct, frozen=True, gc=False):
     """The names of the calls that the coordinator takes for idempotent."""
     to: bytes = b""
     """The member that runs them, if a relay at the other end passes them on."""
+    progress: bool = False
+    """True if the progress of these calls comes back."""
 
 
 class CancelDispatch(msgspec.Struct, frozen=True, gc=False):
@@ -60,6 +62,13 @@ class CallFinished(msgspec.Struct, frozen=True, gc=False):
     last: bool
 
 
+class SendUpdate(msgspec.Struct, frozen=True, gc=False):
+    """Send news of a call that goes on to whoever dispatched it or requested it; LOCAL: to the own coordinator."""
+
+    link: LinkId
+    message: CallProgress
+
+
 class CreditReturned(msgspec.Struct, frozen=True, gc=False):
     """The own worker has a place for a call of this function, for the coordinator at the other end of `link`."""
 
@@ -73,7 +82,7 @@ class Connect(msgspec.Struct, frozen=True, gc=False):
     member: MemberId
 
 
-RequestAction = Dispatch | CancelDispatch | SendReply | Connect | Run | Cancel | Notify
+RequestAction = Dispatch | CancelDispatch | SendReply | SendUpdate | Connect | Run | Cancel | Notify
 """Commands: what is to be done."""
 RequestEvent = CallSettled | CallFinished | CreditReturned
 """Facts: what became of a call."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply
+from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Requirement
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
@@ -27,7 +29,7 @@ from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, S
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
-from mpreg_proto.wire.messages import Done, Failed, Request, Result
+from mpreg_proto.wire.messages import CallProgress, Done, Failed, Request, Result
 
 _STORY_ROWS = 4096
 """Rows of ended requests that are kept for `Coordinator.story`."""
@@ -311,6 +313,16 @@ class Coordinator:
         if ready:
             actions += self._place_all(ready, now)
         return actions + self._drain_all(now) if len(self.pending_calls.backlog) else actions
+
+    def update_received(self, link: LinkId, message: CallProgress) -> list[RequestOutput]:
+        """Handle news of a call that was dispatched over `link`: its caller gets them, if it wants them."""
+        attempt = self.outstanding.get(message.id, message.call, link)
+        if attempt is None:
+            return [Notify(StrayResult(link, message.id))]
+        execution = attempt.execution
+        if execution.id not in self.requests or not execution.request.progress:
+            return []
+        return [SendUpdate(execution.link, msgspec.structs.replace(message, id=execution.reply_id))]
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a request for its caller, which still receives an answer, 1021."""

@@ -477,7 +477,9 @@ class Scheduler:
                 batch, size = None, self._size(execution, call, {})
         if batch is None:
             number = self._outstanding.next_number()
-            batch = batches[route] = _Batch(Dispatch(link, number, [], {}, execution.deadline, [], to))
+            batch = batches[route] = _Batch(
+                Dispatch(link, number, [], {}, execution.deadline, [], to, execution.request.progress)
+            )
             execution.dispatches[number] = link
         batch.size += size
         return batch

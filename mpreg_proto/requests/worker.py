@@ -22,19 +22,21 @@ from mpreg_proto.effects import (
     NotStarted,
     Outcome,
     Raised,
+    Report,
     Returned,
     Run,
 )
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.guard import shown
 from mpreg_proto.ids import LinkId, RunId
-from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import CallFinished, CreditReturned, RequestOutput
+from mpreg_proto.requests.actions import CallFinished, CreditReturned, RequestOutput, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Pace
+from mpreg_proto.timers import Key, TimerKind, Timers
 from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
-from mpreg_proto.wire.messages import Call, Done, Failed
+from mpreg_proto.wire.messages import Call, CallProgress, Done, Failed
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
 
@@ -54,6 +56,12 @@ class Job(msgspec.Struct, eq=False):
     """True if its coordinator takes it for idempotent."""
     memory: int = 0
     """The approximate bytes of memory of its inputs while it runs."""
+    progress: bool = False
+    """True if its coordinator wants its progress."""
+
+
+REPORT_EVERY: Final = 100 * MILLISECOND
+"""The least time between two messages about the progress of one call, but for the last one, in ns."""
 
 
 class Worker:
@@ -66,6 +74,7 @@ class Worker:
         limits: Limits = DEFAULT,
         *,
         shown: Callable[[], str] = lambda: "",
+        timers: Timers | None = None,
     ) -> None:
         self._shown = shown
         """Returns the name of this node for errors, which changes with its id."""
@@ -96,6 +105,9 @@ class Worker:
         self._paces: dict[str, Pace] = {}
         """The pace of each function whose calls were queued."""
         self._last_run = 0
+        self._timers = Timers() if timers is None else timers
+        self._reports: dict[RunId, Report | None] = {}
+        """The runs that sent their progress within `REPORT_EVERY`, each with the report that is to be sent then."""
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
@@ -121,12 +133,13 @@ class Worker:
         inputs: Mapping[str, bytes],
         *,
         idempotent: Sequence[str] = (),
+        progress: bool = False,
         deadline: int,
         now: int,
     ) -> list[RequestOutput]:
         """Run or refuse each of `calls`, of which the sender takes those named in `idempotent` for that.
 
-        Everything is checked again here, as the sender's view may be old.
+        `progress`: it wants to know how far they are. Everything is checked again here, as its view may be old.
         """
         jobs = self._dispatches.setdefault((link, number), {})
         self._by_link.setdefault(link, {})[number] = None
@@ -136,6 +149,7 @@ class Worker:
         for call in calls:
             job = Job(link, number, call, inputs, deadline=deadline, accepted=now)
             job.assumed_idempotent = call.name in assumed
+            job.progress = progress
             job.memory = (
                 sum([sizes[dependency] for dependency in call.dependencies if dependency in sizes]) if sizes else 0
             )
@@ -174,7 +188,8 @@ class Worker:
         if not self._busy[function]:
             del self._busy[function]
         self._memory_used -= job.memory
-        actions: list[RequestOutput] = [self._end(job, self._row(job, outcome, now))]
+        actions: list[RequestOutput] = self._last_report(run, job) if self._reports else []
+        actions.append(self._end(job, self._row(job, outcome, now)))
         if self._queues:
             if function in self._queues:
                 self._paces.setdefault(function, Pace()).ran(now - job.started, now, busy=False)
@@ -182,6 +197,25 @@ class Worker:
         if self._blocked:
             actions += self._start_blocked(now)
         return actions + self._return_credit(now) if self._waiters else actions
+
+    def reported(self, run: RunId, report: Report, now: int) -> list[RequestOutput]:
+        """Send how far a body is: at once, or when `REPORT_EVERY` has passed since the last message.
+
+        Raises LocalProtocolError for a run that has ended or never began; nothing has changed then.
+        """
+        job = self._require(run)
+        if not job.progress or job.cancelled is not None:
+            return []
+        if run in self._reports:
+            self._reports[run] = report
+            return []
+        return self._send_report(run, job, report, now)
+
+    def wake(self, key: Key, now: int) -> list[RequestOutput]:
+        """Handle a timer of the worker: send the newest report of a run, if there is one that was not sent."""
+        run = RunId(int(key[1]))
+        report, job = self._reports.pop(run, None), self._runs.get(run)
+        return [] if report is None or job is None else self._send_report(run, job, report, now)
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a dispatch: refuse its queued calls at once, stop its running ones, which answer when they end."""
@@ -251,6 +285,30 @@ class Worker:
         return link in self._by_link
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _require(self, run: RunId) -> Job:
+        job = self._runs.get(run)
+        if job is None:
+            raise LocalProtocolError(f"run {shown(run)} does not run: it has ended already, or was never returned")
+        return job
+
+    def _send_report(self, run: RunId, job: Job, report: Report, now: int) -> list[RequestOutput]:
+        self._reports[run] = None
+        self._timers.set((TimerKind.REPORT, run), now + REPORT_EVERY)
+        return [self._progress(job, report)]
+
+    def _last_report(self, run: RunId, job: Job) -> list[RequestOutput]:
+        """Return the report of an ended run that was not sent, which must come before its result."""
+        if run not in self._reports:
+            return []
+        self._timers.cancel((TimerKind.REPORT, run))
+        report = self._reports.pop(run)
+        return [] if report is None or job.cancelled is not None else [self._progress(job, report)]
+
+    def _progress(self, job: Job, report: Report) -> SendUpdate:
+        call, text = job.call, sendable(report.text, FAILURE_SUMMARY)
+        message = CallProgress(job.request, call.name, call.function, self._shown(), report.done, report.total, text)
+        return SendUpdate(job.link, message)
 
     def _has_slot(self, function: str) -> bool:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
@@ -339,7 +397,7 @@ class Worker:
         self._memory_used += job.memory
         function = job.call.function
         self._busy[function] = self._busy.get(function, 0) + 1
-        return Run(run, function, arguments[0], arguments[1], job.deadline)
+        return Run(run, function, arguments[0], arguments[1], job.deadline, job.progress)
 
     def _arguments(self, job: Job) -> tuple[list[Any], dict[str, Any]] | Fault:
         """Return the arguments of a call with its references replaced.

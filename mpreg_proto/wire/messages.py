@@ -131,6 +131,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """The destination, if that is another member: the receiver relays the request, and its answers come back by it."""
     via: tuple[bytes, ...] = ()
     """The members that have relayed the request, none of them twice."""
+    progress: bool = False
+    """If True, the progress of its calls comes back, each time as a `CallProgress`."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -186,6 +188,22 @@ class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=Fal
     """A command to stop a request. Its `Result` still comes, with 1021 or with what was done by then."""
 
     id: int
+
+
+class CallProgress(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
+    """How far a call is, as its function reports it; only for a request with `progress`, and before its `Result`.
+
+    At most ten come in a second for each call. A receiver that coordinates the request sends it on.
+    """
+
+    id: int
+    call: str
+    function: str
+    node: str
+    """The node that runs the call."""
+    done: int | float
+    total: int | float | None = None
+    text: str = ""
 
 
 # -- queries about the cluster ----------------------------------------------------------------------------------------
@@ -359,6 +377,7 @@ Message = (
     | Request
     | Result
     | CancelRequest
+    | CallProgress
     | Credit
     | Explain
     | Explanation

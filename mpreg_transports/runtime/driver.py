@@ -40,6 +40,7 @@ from mpreg_proto.notices import Notice
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
 from mpreg_transports.functions.pools import Pool
+from mpreg_transports.functions.progress import SILENT, RunReporter
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.clock import Clock, clock
@@ -60,7 +61,7 @@ BLOCKING_NS = 100_000_000
 class _FunctionRunState:
     """The state of one running body."""
 
-    __slots__ = ("began", "body", "clock", "function")
+    __slots__ = ("began", "body", "clock", "function", "reporter")
 
     def __init__(self, function: Function, clock: Clock) -> None:
         self.function = function
@@ -68,6 +69,8 @@ class _FunctionRunState:
         self.began = clock()
         self.body: FunctionRun | None = None
         """Set once the body has been started."""
+        self.reporter: RunReporter | None = None
+        """The progress reporter of the body, if its caller wants the progress."""
 
     def begin(self) -> None:
         """Record the time at which its task begins."""
@@ -309,8 +312,10 @@ class Driver:
             self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=self._clock())
         elif function.mode is ExecutionMode.INLINE:
             began = self._clock()
-            outcome = function.run_inline(run, runtime)
+            reporter = self._reporter(run, function, lambda: None)  # its reports come with the outcome
+            outcome = function.run_inline(run, runtime, reporter or SILENT)
             ended = self._clock()
+            self._report_progress(run.run, reporter)
             self._report_outcome(run.run, run.function, outcome, began=began, ended=ended)
             if ended - began > BLOCKING_NS:
                 took = (ended - began) / 1e6
@@ -318,13 +323,39 @@ class Driver:
                 log.warning(text, run.function, took)
         else:
             running = self._running[run.run] = _FunctionRunState(function, self._clock)
-            body = function.start(run, runtime, partial(self._record_ended_run, run.run), on_start=running.begin)
-            if isinstance(body, (NotStarted, Lost)):
+            running.reporter = self._reporter(run, function, partial(self._reports_waiting, run.run))
+            body = function.start(
+                run,
+                runtime,
+                partial(self._record_ended_run, run.run),
+                on_start=running.begin,
+                reporter=running.reporter or SILENT,
+            )
+            if isinstance(body, (NotStarted, Lost, Raised)):
                 self._body_ended(run.run, body, self._clock())
             else:
                 running.body = body
                 if function.mode is ExecutionMode.EVENT_LOOP and runtime.loop is not None:
                     self._coroutines_started = True
+
+    def _reporter(self, run: Run, function: Function, notify: Callable[[], None]) -> RunReporter | None:
+        """Return a reporter for a body that has one and whose caller wants its progress, or None."""
+        return RunReporter(notify) if run.reports and function.progress is not None else None
+
+    def _reports_waiting(self, run: RunId) -> None:
+        """Take the progress of a body soon. Called in the thread of the body."""
+        assert self._runtime is not None
+        self._runtime.call_soon_threadsafe(self._take_progress, run)
+
+    def _take_progress(self, run: RunId) -> None:
+        if not self._stopped and (running := self._running.get(run)) is not None:
+            self._report_progress(run, running.reporter)
+            self.flush()
+
+    def _report_progress(self, run: RunId, reporter: RunReporter | None) -> None:
+        report = None if reporter is None else reporter.take()
+        if report is not None:
+            self.node.reported(run, report, now=self._clock())
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
         """Record an outcome for `_process_outcomes`.
@@ -364,6 +395,8 @@ class Driver:
         function = running.function
         if function.pool is not None and function.pool.closed_reason:
             self._withdraw(function.pool)
+        if running.reporter is not None:
+            self._report_progress(run, running.reporter)
         now = self._clock()
         self._report_outcome(run, function.spec.name, outcome, began=running.began + now - ended, ended=now)
 

@@ -15,19 +15,38 @@ import anyio
 
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import ErrorCode, Fault, exception_for
-from mpreg_proto.wire.messages import Done, Request, Result
+from mpreg_proto.wire.messages import CallProgress, Done, Request, Result
 from mpreg_transports.background import LoopAffinity
+from mpreg_transports.functions.progress import ProgressReport
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
+from mpreg_transports.runtime import logs
+
+log: logs.NodeLog = logs.get(__name__)
 
 
 class ReplyWaiter:
-    """One request that waits for its reply; a stream gets several."""
+    """One request that waits for its reply; a stream gets several. `on_progress` gets the progress of its calls."""
 
-    __slots__ = ("event", "replies")
+    __slots__ = ("_on_progress", "event", "replies")
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: Callable[[ProgressReport], object] | None = None) -> None:
         self.event: anyio.Event = anyio.Event()
         self.replies: list[Reply] = []
+        self._on_progress = on_progress
+
+    def report(self, one: CallProgress) -> None:
+        """Pass on how far a call is.
+
+        A callback that raises is logged and not called again: the call itself goes on.
+        """
+        on_progress = self._on_progress
+        if on_progress is None:
+            return
+        try:
+            on_progress(ProgressReport(one.done, one.total, one.text, one.call, one.function, one.node))
+        except Exception:
+            self._on_progress = None
+            log.exception("on_progress raised and is not called again for this request, which goes on")
 
 
 StartRequest = Callable[[], tuple[ReplyWaiter, Callable[[], None]]]

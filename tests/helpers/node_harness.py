@@ -23,7 +23,20 @@ import msgspec
 from mpreg_proto.cluster.actions import ClusterOutput, SendMessage
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
-from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
+from mpreg_proto.effects import (
+    Cancel,
+    Dial,
+    Framing,
+    HangUp,
+    Notify,
+    Outcome,
+    Pause,
+    Report,
+    Resume,
+    Returned,
+    Run,
+    Send,
+)
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
@@ -267,6 +280,11 @@ class NodeHarness:
             self.node.finished(run, outcome, now=self.now)
         self.flush()
 
+    def report(self, run: Run, report: Report) -> None:
+        """Let a body report its progress."""
+        self.node.reported(run.run, report, now=self.now)
+        self.flush()
+
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
@@ -310,5 +328,6 @@ class NodeHarness:
         assert not any(node.worker.busy_on(link) or node.coordinator.busy_on(link) for link in (LinkId(0), *self.peers))
         assert not any(node.replies.busy_on(link) for link in self.peers)
         left = {key[0] for key in node._timers._at}
-        assert not left & {*REQUEST_TIMERS, *LINK_TIMERS, TimerKind.DRAIN_GRACE} - {TimerKind.PING}, left
+        requests = {*REQUEST_TIMERS, TimerKind.REPORT, TimerKind.DRAIN_GRACE}
+        assert not left & {*requests, *LINK_TIMERS} - {TimerKind.PING}, left
         assert not node.coordinator.pending_calls.calls

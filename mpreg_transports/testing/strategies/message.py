@@ -12,6 +12,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
+    CallProgress,
     CancelRequest,
     Change,
     Claim,
@@ -110,6 +111,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         trace=st.booleans(),
         hops=whole,
         caller=name,
+        progress=st.booleans(),
     )
     result = st.builds(
         Result,
@@ -126,6 +128,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         Explain: st.builds(Explain, request),
         Refused: st.builds(Refused, fault),
         View: st.builds(View, whole, _blob),
+        CallProgress: st.builds(CallProgress, whole, name, name, name, whole, st.one_of(st.none(), st.floats()), name),
     }
 
 

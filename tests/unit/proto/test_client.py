@@ -3,7 +3,15 @@
 import msgspec
 import pytest
 
-from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, ReplyReceived
+from mpreg_proto.client import (
+    ClientEffect,
+    ClientSession,
+    LinkDraining,
+    ProgressReceived,
+    Ready,
+    Rejected,
+    ReplyReceived,
+)
 from mpreg_proto.effects import Framing, HangUp, Pause, Resume, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -13,6 +21,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    CallProgress,
     CancelRequest,
     Done,
     Explain,
@@ -727,3 +736,13 @@ def test_long_json_of_a_foreign_server_does_not_stop_the_link() -> None:
         if Resume(LinkId(1)) in effects:
             return
     raise AssertionError("the link stays paused")
+
+
+def test_progress_of_a_request_that_wants_it() -> None:
+    booth = Booth()
+    wants, other = booth.submit(Request(0, CALL, progress=True)), booth.submit()
+    news = CallProgress(wants, "x", "f", "node", 1, 2, "half")
+    booth.deliver(news, CallProgress(other, "x", "f", "node", 1), CallProgress(9, "x", "f", "node", 1))
+    assert [one for one in booth.effects if type(one) is ProgressReceived] == [ProgressReceived(wants, news)]
+    booth.deliver(Result(wants), news)
+    assert len([one for one in booth.effects if type(one) is ProgressReceived]) == 1, "it is over"

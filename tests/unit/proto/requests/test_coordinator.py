@@ -3,13 +3,14 @@
 import msgspec
 import pytest
 
+from mpreg_proto.effects import Report
 from mpreg_proto.errors import Fault
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests.faults import no_place
 from mpreg_proto.sending import TooLong
 from mpreg_proto.timers import TimerKind
-from mpreg_proto.wire.messages import CancelRequest, Credit, Done, Failed, Request, Result
+from mpreg_proto.wire.messages import CallProgress, CancelRequest, Credit, Done, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, PeerStub, call, done, refused, spec, value
 
@@ -649,3 +650,59 @@ def test_credit_from_a_client_ends_its_link() -> None:
     client = harness.client()
     client.send(Credit("narrow"))
     assert client.hung_up is not None
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_progress_of_a_member_reaches_the_client_that_wants_it() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    ask(client, call("x", "once", 1), progress=True)
+    _, sent = only_dispatch(alpha)
+    assert sent.progress
+    alpha.send(CallProgress(sent.id, "x", "once", "alpha", 1, 2, "half"))
+    assert client.take(CallProgress) == [CallProgress(1, "x", "once", "alpha", 1, 2, "half")]
+    alpha.send(done(sent, "x", 1))
+    assert value(answer(client), "x") == 1
+    harness.idle()
+
+
+def test_progress_is_not_asked_for_and_not_sent_on_without_need() -> None:
+    harness = NodeHarness()
+    client, alpha, beta = harness.client(), harness.member("alpha", ONCE), harness.member("beta")
+    ask(client, call("x", "once", 1))
+    _, sent = only_dispatch(alpha)
+    assert not sent.progress
+    alpha.send(CallProgress(sent.id, "x", "once", "alpha", 1))
+    assert client.take(CallProgress) == [] and harness.noticed(StrayResult) == []
+    beta.send(CallProgress(sent.id, "x", "once", "beta", 1))
+    assert [notice.link for notice in harness.noticed(StrayResult)] == [beta.link]
+    ask(client, call("y", "once", 1), number=2, progress=True)
+    _, later = only_dispatch(alpha)
+    client.send(CancelRequest(2))
+    alpha.send(CallProgress(later.id, "y", "once", "alpha", 1))
+    assert client.take(CallProgress) == []
+
+
+def test_progress_of_the_own_worker_precedes_the_result() -> None:
+    harness = NodeHarness([ONCE])
+    client = harness.client()
+    ask(client, call("x", "once", 1), progress=True)
+    (run,) = harness.running("once")
+    harness.report(run, Report(1))
+    harness.report(run, Report(2))
+    harness.finish(run)
+    assert [type(one) for one in client.received][-3:] == [CallProgress, CallProgress, Result]
+    assert [one.done for one in client.take(CallProgress)] == [1, 2]
+    harness.idle()
+
+
+def test_own_request_reports_no_progress() -> None:
+    harness = NodeHarness([ONCE])
+    harness.node.submit(Request(0, (call("x", "once", 1),), progress=True), now=harness.now)
+    harness.flush()
+    (run,) = harness.running("once")
+    assert not run.reports
+    harness.finish(run)
+    harness.idle()

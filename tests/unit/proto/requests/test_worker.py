@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
+from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Report, Returned, Stopped
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Call, CancelRequest, Credit, Failed, Request, Result
+from mpreg_proto.wire.messages import Call, CallProgress, CancelRequest, Credit, Failed, Request, Result
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, spec, value
 
@@ -813,3 +813,78 @@ def test_times_of_a_body_that_began_after_its_run(began: int | None, waited: int
     harness.flush()
     (result,) = alpha.take(Result)
     assert (result.done[0].waited, result.done[0].ran) == (waited * SECOND, (4 - waited) * SECOND)
+
+
+def progress_of(member: MemberStub) -> list[tuple[int, str, float]]:
+    """Return the progress that the member has received since the last call: dispatch, call, done."""
+    return [(one.id, one.call, one.done) for one in member.take(CallProgress)]
+
+
+def test_progress_is_sent_at_most_every_tenth_of_a_second() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), progress=True)
+    (run,) = harness.running("slow")
+    assert run.reports
+    for done in range(5):
+        harness.report(run, Report(done, 9, "step"))
+    (first,) = alpha.take(CallProgress)
+    assert first == CallProgress(1, "x", "slow", harness.node.shown, 0, 9, "step")
+    harness.advance(0.099)
+    assert progress_of(alpha) == []
+    harness.advance(0.001)
+    assert progress_of(alpha) == [(1, "x", 4)], "the newest one"
+    harness.advance(0.05)
+    harness.report(run, Report(5))
+    assert progress_of(alpha) == []
+    harness.advance(1)
+    assert progress_of(alpha) == [(1, "x", 5)]
+    harness.report(run, Report(6))
+    assert progress_of(alpha) == [(1, "x", 6)], "it was silent for long"
+    harness.finish(run)
+    harness.idle()
+
+
+def test_last_progress_comes_before_the_result() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), progress=True)
+    (run,) = harness.running("slow")
+    harness.report(run, Report(1))
+    harness.report(run, Report(2))
+    harness.finish(run)
+    kinds = [type(one) for one in alpha.received]
+    assert kinds[-3:] == [CallProgress, CallProgress, Result]
+    harness.advance(1)
+    assert progress_of(alpha) == [(1, "x", 1), (1, "x", 2)]
+    harness.idle()
+
+
+def test_progress_that_nobody_wants_is_dropped() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    dispatch(alpha, 2, call("y", "slow", 2), progress=True)
+    silent, cancelled = harness.running("slow")
+    assert not silent.reports
+    harness.report(silent, Report(1))
+    alpha.send(CancelRequest(2))
+    harness.report(cancelled, Report(1))
+    harness.finish(silent)
+    harness.finish(cancelled, Stopped())
+    assert alpha.take(CallProgress) == []
+    harness.idle()
+
+
+def test_report_of_a_run_that_does_not_run_and_of_bad_numbers() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), progress=True)
+    (run,) = harness.running("slow")
+    for bad in (Report(float("nan")), Report(1 << 63), Report(True), Report(1, "2"), Report(1, 2, b"x"), 5):  # type: ignore[arg-type]
+        with pytest.raises(LocalProtocolError):
+            harness.node.reported(run.run, bad, now=harness.now)  # type: ignore[arg-type]
+    harness.finish(run)
+    with pytest.raises(LocalProtocolError, match="does not run"):
+        harness.node.reported(run.run, Report(1), now=harness.now)
+    assert alpha.take(CallProgress) == []

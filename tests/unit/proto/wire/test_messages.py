@@ -9,6 +9,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
+    CallProgress,
     CancelRequest,
     Change,
     Claim,
@@ -51,6 +52,7 @@ EACH: dict[int, Message] = {
     5: Goodbye("why"),
     10: Request(
         7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
+        True,
     ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
@@ -72,6 +74,7 @@ EACH: dict[int, Message] = {
     25: DialBack(b"m" * 16, b"n" * 16, (b"o" * 16,)),
     26: PingReq(b"m" * 16),
     27: IndirectAck(b"m" * 16),
+    30: CallProgress(7, "x", "f", "n#1", 3, 4.5, "step"),
 }  # fmt: skip
 
 
