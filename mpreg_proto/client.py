@@ -32,6 +32,8 @@ from mpreg_proto.wire.messages import (
     Goodbye,
     GoodbyeReason,
     Hello,
+    Items,
+    ItemsTaken,
     Message,
     Refused,
     Request,
@@ -67,10 +69,17 @@ class ReplyReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class ProgressReceived(msgspec.Struct, frozen=True, gc=False):
-    """How far a call of the request `id` is, which was submitted with `progress`."""
+    """The progress of a call of the request `id`, which was submitted with `progress`."""
 
     id: int
     progress: CallProgress
+
+
+class ItemsReceived(msgspec.Struct, frozen=True, gc=False):
+    """The next items of a call of the request `id`, which named it in `streams`. Call `items_taken` for used ones."""
+
+    id: int
+    items: Items
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -85,7 +94,7 @@ class LinkDraining(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-ClientEffect = Effect | Ready | ReplyReceived | ProgressReceived | Rejected | LinkDraining
+ClientEffect = Effect | Ready | ReplyReceived | ProgressReceived | ItemsReceived | Rejected | LinkDraining
 """A client returns only Send, HangUp and Notify of `Effect`."""
 
 
@@ -99,6 +108,7 @@ class _Pending:
         "progress",
         "reply_type",
         "retries_left",
+        "streams",
         "view",
         "was_queued",
     )
@@ -113,6 +123,8 @@ class _Pending:
         """True if it can make a function run. Queries cannot, so they can be sent again at any time."""
         self.progress = isinstance(message, Request) and message.progress
         """True if the progress of its calls is wanted."""
+        self.streams = message.streams if isinstance(message, Request) else ()
+        """The calls whose items come one by one."""
         self.deadline = deadline
         self.link: LinkId | None = None
         """The link on which it was sent; None while it waits."""
@@ -293,6 +305,20 @@ class ClientSession:
             self._collect_effects()
 
     @exclusive
+    def items_taken(self, number: int, call: str, count: int, *, now: int) -> None:
+        """Let the node send so many more items of a call, as the caller has used as many. Of an ended one do nothing.
+
+        Raises LocalProtocolError for arguments of wrong kinds.
+        """
+        check_kind("the number of a request", number, (int,))
+        check_kind("call", call, (str,))
+        check_kind("count", count, (int,))
+        pending = self._pending.get(number)
+        if pending is not None and pending.link is not None:
+            self.links.send_or_close(pending.link, ItemsTaken(number, call, count))
+            self._collect_effects()
+
+    @exclusive
     def close(self, *, now: int) -> None:
         """Hang up. The node's answers to pending requests do not arrive any more."""
         if self._link is not None:
@@ -392,6 +418,8 @@ class ClientSession:
                 self._on_reply(link, message, now)
             case CallProgress():
                 self._on_progress(link, message)
+            case Items():
+                self._on_items(link, message)
             case Hello():
                 self._on_hello(link, message, now)
             case Goodbye(reason):
@@ -407,6 +435,12 @@ class ClientSession:
         pending = self._pending.get(message.id)
         if pending is not None and pending.link == link and pending.progress:
             self._log.append(ProgressReceived(message.id, message))
+
+    def _on_items(self, link: LinkId, message: Items) -> None:
+        pending = self._pending.get(message.id)
+        if pending is not None and pending.link == link and message.call in pending.streams:
+            pending.has_results = True
+            self._log.append(ItemsReceived(message.id, message))
 
     def _on_reply(self, link: LinkId, reply: Reply, now: int) -> None:
         """Take a reply. Ignore one whose request was not sent over `link`, or has another type of answer."""
@@ -537,6 +571,7 @@ __all__ = [
     "ClientEffect",
     "ClientSession",
     "HangUp",
+    "ItemsReceived",
     "LinkDraining",
     "Notify",
     "ProgressReceived",

@@ -8,6 +8,7 @@ what a peer did. docs/howto/embed.md describes the loop that drives it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -270,6 +271,20 @@ class Node:
         self._settle(now)
 
     @exclusive
+    def yielded(self, run: RunId, items: Sequence[Any], *, now: int) -> None:
+        """Handle the next items of a generator, at most as many as its `Run` and its `Demand`s allow.
+
+        Raises LocalProtocolError, with nothing changed, for more, for a run that never began or has ended, and for one
+        that is no generator.
+        """
+        check_kind("the number of a run", run, (int,))
+        check_kind("the items of a run", items, (list, tuple))
+        if self._tap is not None:
+            self._tap.input("yielded", now, (run, items))
+        self._run(self.worker.yielded(run, items), now)
+        self._settle(now)
+
+    @exclusive
     def reported(self, run: RunId, report: Report, *, now: int) -> None:
         """Handle how far a `Run` with `reports` is. Its caller gets at most ten reports in a second, and the last one.
 
@@ -321,14 +336,15 @@ class Node:
     def submit(self, request: Request, *, now: int) -> RequestId:
         """Run `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`.
 
-        An eager request gets several of them, and `result.last` is true in the last one. Its progress is not reported.
+        An eager request gets several of them, and `result.last` is true in the last one. Its progress is not reported,
+        and generators give lists.
         Raises LocalProtocolError for something that is no `Request`, or that has a field of another type.
         """
         check_request(request, encodable=True)
         if self._tap is not None:
             self._tap.input("submit", now, (request,))
         number = int.from_bytes(self._machines.entropy(6), "big")
-        own = msgspec.structs.replace(request, id=number, here=(), progress=False)
+        own = msgspec.structs.replace(request, id=number, here=(), progress=False, streams=())
         self._run(self._machines.accept(LOCAL, own, now), now)
         self._settle(now)
         return RequestId(number)
@@ -355,7 +371,8 @@ class Node:
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
         queue = _ALL if function.inline else function.queue
-        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=queue), now)
+        slots, generator = function.concurrency, function.streaming
+        self._run(self.worker.concurrency(function.name, slots, now, queue=queue, generator=generator), now)
         self._run(actions, now)
         self._settle(now)
 

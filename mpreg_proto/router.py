@@ -79,6 +79,8 @@ from mpreg_proto.wire.messages import (
     Gossip,
     Hello,
     IndirectAck,
+    Items,
+    ItemsTaken,
     Message,
     PingReq,
     Pong,
@@ -281,6 +283,7 @@ class ActionRunner:
                 action.calls,
                 action.inputs,
                 progress=action.progress,
+                streams=action.streams,
                 deadline=action.deadline,
                 now=now,
             )
@@ -295,6 +298,7 @@ class ActionRunner:
             eager=True,
             to=action.to,
             progress=action.progress,
+            streams=tuple(action.streams),
         )
         outcome = self._links.send(action.link, request)
         match outcome:
@@ -314,7 +318,9 @@ class ActionRunner:
         if isinstance(message, Result):
             self._replies.forward(action.link, message)
             return ()
-        if isinstance(message, (CancelRequest, CallProgress)):
+        if isinstance(message, Items):
+            return self._send_items(action.link, message, now)
+        if isinstance(message, (CancelRequest, CallProgress, ItemsTaken)):
             self._links.send_or_close(action.link, message)
             return ()
         outcome = self._links.send(action.link, message)
@@ -340,10 +346,42 @@ class ActionRunner:
         return ()
 
     def _send_update(self, action: SendUpdate, now: int) -> Iterable[Output]:
+        message = action.message
         if action.link == LOCAL:
-            return self._machines.coordinator.update_received(LOCAL, action.message)
-        self._links.send_or_close(action.link, action.message)
+            if isinstance(message, ItemsTaken):
+                return self._worker.items_taken(LOCAL, message)
+            return self._machines.coordinator.update_received(LOCAL, message)
+        if isinstance(message, Items):
+            return self._send_items(action.link, message, now)
+        self._links.send_or_close(action.link, message)
         return ()
+
+    def _send_items(self, link: LinkId, items: Items, now: int) -> Iterable[Output]:
+        """Send items, in several messages if needed. One that is longer than a message fails its call."""
+        waiting = [items]
+        while waiting:
+            items = waiting.pop()
+            outcome = self._links.send(link, items)
+            match outcome:
+                case Sent() | LinkGone():
+                    pass
+                case TooLong() if len(items.values) > 1:
+                    middle = len(items.values) // 2
+                    for values in (items.values[middle:], items.values[:middle]):
+                        waiting.append(Items(items.id, items.call, values))
+                case TooLong():
+                    return self._item_too_long(link, items, outcome, now)
+                case _:
+                    assert_never(outcome)
+        return ()
+
+    def _item_too_long(self, link: LinkId, items: Items, outcome: TooLong, now: int) -> Iterable[Output]:
+        fault = outcome.fault(maybe_executed=True)
+        failed = self._machines.coordinator.item_too_long(link, items, fault, now)
+        stopped = self._worker.item_too_long(link, items, fault)
+        if not failed and not stopped:  # it is only relayed, so nothing here can fail its call
+            self._links.close_too_long(link, items, outcome)
+        return (*failed, *stopped)
 
     def _call_settled(self, action: CallSettled, now: int) -> Iterable[Output]:
         self._replies.add(action.link, action.request, action.row, last=False)
@@ -542,6 +580,7 @@ class Router:
             request.inputs,
             idempotent=request.idempotent,
             progress=request.progress,
+            streams=request.streams,
             deadline=now + span,
             now=now,
         )
@@ -561,11 +600,16 @@ class Router:
             return
         self._run(self._machines.coordinator.result_received(link, result, now), now)
 
-    def _on_update(self, link: LinkId, message: CallProgress, now: int) -> None:
+    def _on_update(self, link: LinkId, message: CallProgress | Items, now: int) -> None:
         if len(self._machines.relay) and (back := self._machines.relay.update(link, message)) is not None:
             self._run(back, now)
             return
         self._run(self._machines.coordinator.update_received(link, message), now)
+
+    def _on_items_taken(self, link: LinkId, message: ItemsTaken, now: int) -> None:
+        self._run(self._machines.coordinator.items_taken(link, message), now)
+        self._run(self._worker.items_taken(link, message), now)
+        self._run(self._machines.relay.items_taken(link, message), now)
 
     def _on_cancel(self, link: LinkId, message: CancelRequest, now: int) -> None:
         self._run(self._machines.coordinator.cancel(link, message.id, now), now)
@@ -639,6 +683,8 @@ _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
     Result: Router._on_result,
     CancelRequest: Router._on_cancel,
     CallProgress: Router._on_update,
+    Items: Router._on_update,
+    ItemsTaken: Router._on_items_taken,
     Credit: Router._on_credit,
     Explain: Router._on_explain,
     GetView: Router._on_get_view,

@@ -20,7 +20,16 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.client import ClientSession, LinkDraining, ProgressReceived, Ready, Rejected, Reply, ReplyReceived
+from mpreg_proto.client import (
+    ClientSession,
+    ItemsReceived,
+    LinkDraining,
+    ProgressReceived,
+    Ready,
+    Rejected,
+    Reply,
+    ReplyReceived,
+)
 from mpreg_proto.effects import HangUp, KeepAlive, Pause, Resume, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
@@ -40,7 +49,7 @@ from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.dialing import NetworkBackend, open_link
 from mpreg_transports.runtime.link_loop import LinkLoop
-from mpreg_transports.runtime.result_stream import ReplyWaiter, ResultStream
+from mpreg_transports.runtime.result_stream import ItemStream, ReplyWaiter, ResultStream
 from mpreg_transports.values import default_codec
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
@@ -193,25 +202,59 @@ class Client:
         are seconds. `on_progress(report)` is called in the event loop with each `ProgressReport`, before the result.
         Raises the RequestError of the failure, or TypeError for arguments that cannot be sent.
         """
+        call = self._call(function, args, {**kwargs, **more} if kwargs else more, resources, version)
+        request = _one_call(call, timeout, wait, on_progress)
+        result = await self._result(request, on_progress)
+        return self._codec.decode(result.done[0].value)
+
+    def items(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        resources: Iterable[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        wait: float | None = None,
+        version: str | None = None,
+        on_progress: OnProgress | None = None,
+        **more: Any,
+    ) -> ItemStream:
+        """Call a generator and yield its items as it produces them; the options are those of `call`.
+
+        The generator waits while 16 of its items have not been used. `timeout` covers the whole stream. Leaving the
+        loop cancels the call and closes the generator; `async with aclosing(...)` does that also after an exception.
+        The items of a function that returns a list are those of the list.
+        """
+        call = self._call(function, args, {**kwargs, **more} if kwargs else more, resources, version)
+        request = msgspec.structs.replace(_one_call(call, timeout, wait, on_progress), streams=(call.name,))
+
+        def ask() -> tuple[ReplyWaiter, Callable[[], None]]:
+            connection = self._connection
+            number, waiter = connection.submit(lambda session, now: session.submit(request, now=now), on_progress)
+            waiter.take = partial(connection.items_taken, number, call.name)
+            return waiter, partial(connection.drop, number)
+
+        return ItemStream(ask, self._codec.decode, function)
+
+    def _call(
+        self,
+        function: str,
+        args: tuple[Any, ...],
+        keywords: Mapping[str, Any],
+        resources: Iterable[str],
+        version: str | None,
+    ) -> Call:
+        """Return the only call of a request. Raises TypeError for arguments that cannot be sent."""
         check_function_name(function, version)
         for later in _RESERVED_KEYWORDS:
-            if later in more:
+            if later in keywords:
                 raise TypeError(f"{later}= is not there yet; a keyword of {function!r} by that name goes into kwargs=")
-        keywords = {**kwargs, **more} if kwargs else more
         try:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
             raise unsendable(function, error) from None
-        call = Call(function, function, encoded, (), checked_resources(resources), version)
-        request = Request(
-            0,
-            (call,),
-            timeout=nanoseconds(timeout, "timeout"),
-            wait=nanoseconds(wait, "wait") or 0,
-            progress=wants_progress(on_progress),
-        )
-        result = await self._result(request, on_progress)
-        return self._codec.decode(result.done[0].value)
+        return Call(function, function, encoded, (), checked_resources(resources), version)
 
     def graph(self) -> Graph:
         """Return an empty graph that this client runs."""
@@ -423,6 +466,11 @@ class ClientConnection:
         self.flush()
         return number, waiter
 
+    def items_taken(self, number: int, call: str, count: int) -> None:
+        """Let the node send so many more items of a call."""
+        self.session.items_taken(number, call, count, now=self._clock())
+        self.flush()
+
     def drop(self, number: int) -> None:
         """Stop waiting for a reply. If the reply has not arrived yet, the node receives a cancellation."""
         if self._affinity is not None and not self._affinity.is_current:
@@ -444,6 +492,10 @@ class ClientConnection:
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
+                        waiter.event.set()
+                case ItemsReceived(id, items):
+                    if (waiter := self._waiters.get(id)) is not None:
+                        waiter.items.extend(items.values)
                         waiter.event.set()
                 case ProgressReceived(id, progress):
                     if (waiter := self._waiters.get(id)) is not None:
@@ -623,6 +675,12 @@ def nanoseconds(seconds: float | None, name: str) -> int | None:
         least = "more than 0 and" if name == "timeout" else "0 or more, and"
         raise ValueError(f"{name}={seconds}: {least} at most 86400 seconds")
     return max(int(seconds * SECOND), 1 if seconds else 0)  # a time shorter than 1 ns is a deadline too
+
+
+def _one_call(call: Call, timeout: float | None, wait: float | None, on_progress: OnProgress | None) -> Request:
+    """Return the request of one call."""
+    span, patience = nanoseconds(timeout, "timeout"), nanoseconds(wait, "wait") or 0
+    return Request(0, (call,), timeout=span, wait=patience, progress=wants_progress(on_progress))
 
 
 def wants_progress(on_progress: object) -> bool:

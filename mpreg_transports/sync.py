@@ -33,7 +33,7 @@ from mpreg_transports.functions.fork_safety import notify_on_fork
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError
 from mpreg_transports.runtime.clock import clock
-from mpreg_transports.runtime.result_stream import ResultStream
+from mpreg_transports.runtime.result_stream import ReplyStream
 from mpreg_transports.values import default_codec
 
 __all__ = ["SyncClient", "SyncGraph"]
@@ -166,6 +166,26 @@ class SyncClient:
             lambda client, remaining: client.call(function, *args, timeout=remaining, **options), timeout=timeout
         )
 
+    def items(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        resources: Iterable[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        wait: float | None = None,
+        version: str | None = None,
+        on_progress: OnProgress | None = None,
+        **more: Any,
+    ) -> Iterator[Any]:
+        """Call a generator and yield its items as it produces them. See `Client.items`."""
+        options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
+        options["on_progress"] = on_progress
+        return self._pieces(
+            lambda client, remaining: client.items(function, *args, timeout=remaining, **options), timeout
+        )
+
     def graph(self) -> SyncGraph:
         """Return an empty graph that this client runs."""
         return SyncGraph(self, codec=self._codec)
@@ -215,16 +235,23 @@ class SyncClient:
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Run a graph and yield each leaf's (name, value) as soon as it arrives. Leaving the loop cancels the rest."""
-        streams: list[ResultStream] = []
+        return self._pieces(lambda client, remaining: client.stream(graph, timeout=remaining, wait=wait), timeout)
 
-        async def next_item(client: Client, remaining: float | None) -> tuple[str, Any] | None:
+    def _pieces(self, start: Callable[[Client, float | None], ReplyStream[T]], timeout: float | None) -> Iterator[T]:
+        """Yield what a stream of the client yields; it starts with the first piece."""
+        streams: list[ReplyStream[T]] = []
+
+        async def next_piece(client: Client, remaining: float | None) -> list[T]:
             if not streams:
-                streams.append(client.stream(graph, timeout=remaining, wait=wait))
-            return await anext(streams[0], None)
+                streams.append(start(client, remaining))
+            try:
+                return [await anext(streams[0])]
+            except StopAsyncIteration:
+                return []
 
         try:
-            while (item := self._wait(next_item, timeout=None if streams else timeout)) is not None:
-                yield item
+            while piece := self._wait(next_piece, timeout=None if streams else timeout):
+                yield piece[0]
         finally:
             for stream in streams:
                 stream.forget()

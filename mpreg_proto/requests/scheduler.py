@@ -478,7 +478,7 @@ class Scheduler:
         if batch is None:
             number = self._outstanding.next_number()
             batch = batches[route] = _Batch(
-                Dispatch(link, number, [], {}, execution.deadline, [], to, execution.request.progress)
+                Dispatch(link, number, [], {}, execution.deadline, [], to, execution.request.progress, [])
             )
             execution.dispatches[number] = link
         batch.size += size
@@ -503,6 +503,8 @@ class Scheduler:
             dispatch.inputs.update(execution.inputs_of(name))
         if chosen.idempotent:
             dispatch.idempotent.append(name)
+        if name in execution.streams:
+            dispatch.streams.append(name)
         state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
         execution.move(name, state, now, chosen.shown, why)
         self._outstanding.add(Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, call.function))

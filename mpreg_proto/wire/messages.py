@@ -133,6 +133,9 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """The members that have relayed the request, none of them twice."""
     progress: bool = False
     """If True, the progress of its calls comes back, each time as a `CallProgress`."""
+    streams: tuple[str, ...] = ()
+    """Calls of generators whose items come back one by one, as `Items`, if nothing depends on them. Their `Done` then
+    has an empty `value`. Any other call has its whole result there."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -191,7 +194,7 @@ class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=Fal
 
 
 class CallProgress(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
-    """How far a call is, as its function reports it; only for a request with `progress`, and before its `Result`.
+    """The progress of a call, as its function reports it; only for a request with `progress`, before its `Result`.
 
     At most ten come in a second for each call. A receiver that coordinates the request sends it on.
     """
@@ -204,6 +207,25 @@ class CallProgress(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=Fals
     done: int | float
     total: int | float | None = None
     text: str = ""
+
+
+class Items(msgspec.Struct, array_like=True, frozen=True, tag=31, gc=False):
+    """The next items of a call in `streams`, in order and before its `Result`.
+
+    At most 16 items are on their way at a time: more follow after an `ItemsTaken`.
+    """
+
+    id: int
+    call: str
+    values: tuple[bytes, ...]
+
+
+class ItemsTaken(msgspec.Struct, array_like=True, frozen=True, tag=32, gc=False):
+    """The receiver of `Items` has used so many more of them: as many new ones may come."""
+
+    id: int
+    call: str
+    count: int
 
 
 # -- queries about the cluster ----------------------------------------------------------------------------------------
@@ -378,6 +400,8 @@ Message = (
     | Result
     | CancelRequest
     | CallProgress
+    | Items
+    | ItemsTaken
     | Credit
     | Explain
     | Explanation

@@ -23,6 +23,14 @@ from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Run
 from mpreg_transports.functions.contexts import Contexts
 from mpreg_transports.functions.coroutines import CoroutineRun, Spawn
 from mpreg_transports.functions.exceptions import describe_exception
+from mpreg_transports.functions.generators import (
+    Deliver,
+    GeneratorRun,
+    GeneratorTask,
+    GeneratorThread,
+    is_async_generator,
+    is_generator,
+)
 from mpreg_transports.functions.pools import ExecutorSource, Pool, PoolRun
 from mpreg_transports.functions.progress import SILENT, Injected, Progress, injected_parameter
 from mpreg_transports.functions.threads import Threads, get_call_soon_threadsafe, worker_threads
@@ -109,6 +117,34 @@ class Function:
         except BaseException as error:  # an exception of a body is its call's error, never the node's end
             return describe_exception(error)
 
+    def start_generator(
+        self,
+        run: Run,
+        runtime: Runtime,
+        deliver: Deliver,
+        done: Callable[[Outcome], None],
+        *,
+        on_start: Callable[[], None],
+        reporter: Progress = SILENT,
+    ) -> GeneratorRun | NotStarted | Raised:
+        """Start a generator: `deliver` takes its items and `done` its outcome, as in `start`. Or return the outcome."""
+        try:
+            args, kwargs = self.arguments(run, reporter)
+        except TypeError as error:
+            return Raised("TypeError", str(error))
+        call = partial(self.call, *args, **kwargs)
+        if self.mode is ExecutionMode.EVENT_LOOP:
+            task = GeneratorTask(call, deliver, done, demand=run.demand, on_start=on_start)
+            task.start(runtime.contexts.fresh(), runtime.loop, runtime.spawn)
+            return task
+        soon = runtime.call_soon_threadsafe
+        thread = GeneratorThread(call, deliver, done, demand=run.demand, call_soon_threadsafe=soon)
+        try:
+            thread.start(runtime.contexts.for_thread(), runtime.threads)
+        except RuntimeError as error:
+            return NotStarted(f"no worker thread could be started: {exception_text(error)}")
+        return thread
+
     def start(
         self,
         run: Run,
@@ -185,6 +221,13 @@ def function(
         raise ValueError(f"{name} is async def: it runs in the event loop, not inline or in an executor")
     if inline and executor is not None:
         raise ValueError(f"{name}: inline=True and executor= exclude each other")
+    streaming = is_generator(call)
+    if streaming and (executor is not None or inline):
+        option = "inline=True" if inline else "executor="
+        raise ValueError(
+            f"{name} is a generator, which runs in a thread or the event loop of the node, step by step; leave out "
+            f"{option}, or return a list"
+        )
     progress = injected_parameter(name, call)
     if progress is not None and executor is not None:
         raise ValueError(
@@ -192,7 +235,7 @@ def function(
             f"parameter {progress.name!r}, which is annotated Progress"
         )
     mode = ExecutionMode.THREAD
-    if is_async:
+    if is_async or is_async_generator(call):
         mode = ExecutionMode.EVENT_LOOP
     elif inline:
         mode = ExecutionMode.INLINE
@@ -214,7 +257,7 @@ def function(
         version=version,
         resources=tuple(sorted(tags(resources))),
         idempotent=idempotent,
-        streaming=False,
+        streaming=streaming,
         signature=_signature(call, None if progress is None else progress.name),
         doc=_first_line(call),
         concurrency=concurrency,

@@ -40,7 +40,7 @@ class Progress:
 
 
 class ProgressReport(msgspec.Struct, frozen=True):
-    """How far one call is: the argument of an `on_progress` callback."""
+    """The progress of one call: the argument of an `on_progress` callback."""
 
     done: int | float
     total: int | float | None

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextvars import copy_context
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_proto.effects import (
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -39,6 +40,7 @@ from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
+from mpreg_transports.functions.generators import GeneratorTask, GeneratorThread
 from mpreg_transports.functions.pools import Pool
 from mpreg_transports.functions.progress import SILENT, RunReporter
 from mpreg_transports.links.base import Link, LinkEnded
@@ -56,6 +58,9 @@ _CLEANUP_SECONDS = 2.0
 """The seconds for cancelled coroutines to clean up when the node has ended; then they are abandoned."""
 BLOCKING_NS = 100_000_000
 """The nanoseconds for which an inline function may block the event loop without a warning."""
+
+
+_GENERATORS = (GeneratorTask, GeneratorThread)
 
 
 class _FunctionRunState:
@@ -100,8 +105,9 @@ class Driver:
         self._context = copy_context()
         """The context in which effects are carried out, so that a new link never gets the context of an ended body."""
         self._running: dict[RunId, _FunctionRunState] = {}
-        self._ended_runs: list[tuple[RunId, Outcome, int]] = []
-        """The outcomes of bodies that have ended, and when; `_process_outcomes` takes all of one turn of the loop."""
+        self._ended_runs: list[tuple[RunId, Outcome | list[Any], int]] = []
+        """The outcomes of bodies that have ended, and when, and the items of generators; `_process_outcomes` takes all
+        of one turn of the loop."""
         self._outcomes = anyio.Event()
         """Set while an outcome waits. On asyncio also after coroutines were started: many end in their first step."""
         self._coroutines_started = False
@@ -195,6 +201,9 @@ class Driver:
             case Cancel(run):
                 if (running := self._running.get(run)) is not None and running.body is not None:
                     running.body.cancel()
+            case Demand(run, items):
+                if (running := self._running.get(run)) is not None and isinstance(running.body, _GENERATORS):
+                    running.body.demand(items)
             case _:
                 assert_never(effect)
 
@@ -308,7 +317,7 @@ class Driver:
         function = self._functions.get(run.function)
         runtime = self._runtime
         assert runtime is not None, "effects are carried out once run() is running"
-        if function is None:
+        if function is None or function.spec.streaming != bool(run.demand):
             self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=self._clock())
         elif function.mode is ExecutionMode.INLINE:
             began = self._clock()
@@ -324,19 +333,25 @@ class Driver:
         else:
             running = self._running[run.run] = _FunctionRunState(function, self._clock)
             running.reporter = self._reporter(run, function, partial(self._reports_waiting, run.run))
-            body = function.start(
-                run,
-                runtime,
-                partial(self._record_ended_run, run.run),
-                on_start=running.begin,
-                reporter=running.reporter or SILENT,
-            )
+            body = self._start(run, function, running)
             if isinstance(body, (NotStarted, Lost, Raised)):
                 self._body_ended(run.run, body, self._clock())
             else:
                 running.body = body
                 if function.mode is ExecutionMode.EVENT_LOOP and runtime.loop is not None:
                     self._coroutines_started = True
+
+    def _start(
+        self, run: Run, function: Function, running: _FunctionRunState
+    ) -> FunctionRun | NotStarted | Lost | Raised:
+        assert self._runtime is not None
+        done, reporter = partial(self._record_ended_run, run.run), running.reporter or SILENT
+        if run.demand:
+            deliver = partial(self._record_items, run.run)
+            return function.start_generator(
+                run, self._runtime, deliver, done, on_start=running.begin, reporter=reporter
+            )
+        return function.start(run, self._runtime, done, on_start=running.begin, reporter=reporter)
 
     def _reporter(self, run: Run, function: Function, notify: Callable[[], None]) -> RunReporter | None:
         """Return a reporter for a body that has one and whose caller wants its progress, or None."""
@@ -363,13 +378,24 @@ class Driver:
         Called in the task of a coroutine, or in a callback of the event loop, also after the node has ended.
         """
         running = self._running.get(run)
-        if running is None or (self._stopped and not isinstance(running.body, CoroutineRun)):
+        if running is None or (self._stopped and _coroutine_of(running.body) is None):
             return  # nothing would process it, and whoever keeps this driver would keep the value
         self._ended_runs.append((run, outcome, self._clock()))
         self._outcomes.set()
         if self._stopped and not self._flushing:  # `_process_outcomes` has ended, or is about to
             self._process_ended_runs()
             self._wakeup.set()
+
+    def _record_items(self, run: RunId, items: list[Any]) -> None:
+        """Record items for `_process_outcomes`. Called where `_record_ended_run` is."""
+        if run not in self._running or self._stopped:
+            return
+        last = self._ended_runs[-1] if self._ended_runs else None
+        if last is not None and last[0] == run and isinstance(last[1], list):
+            last[1].extend(items)  # one message for all
+            return
+        self._ended_runs.append((run, items, 0))
+        self._outcomes.set()
 
     async def _process_outcomes(self) -> None:
         """Process the outcomes of each turn of the event loop together: one flush, and one write per link."""
@@ -384,9 +410,12 @@ class Driver:
             self._context.run(self._report_ended_runs, ended)
             self.flush()
 
-    def _report_ended_runs(self, ended: list[tuple[RunId, Outcome, int]]) -> None:
+    def _report_ended_runs(self, ended: list[tuple[RunId, Outcome | list[Any], int]]) -> None:
         for run, outcome, at in ended:
-            self._body_ended(run, outcome, at)
+            if not isinstance(outcome, list):
+                self._body_ended(run, outcome, at)
+            elif run in self._running:
+                self.node.yielded(run, outcome, now=self._clock())
 
     def _body_ended(self, run: RunId, outcome: Outcome, ended: int) -> None:
         running = self._running.pop(run, None)
@@ -425,7 +454,10 @@ class Driver:
         self._process_ended_runs()
         for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
             pool.close()
-        bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}
+        bodies = {run: body for run, one in self._running.items() if (body := _coroutine_of(one.body)) is not None}
+        for one in self._running.values():
+            if isinstance(one.body, _GENERATORS):
+                one.body.cancel()
         for body in bodies.values():
             body.cancel()
         with anyio.move_on_after(_CLEANUP_SECONDS, shield=True):
@@ -437,3 +469,10 @@ class Driver:
             bodies[run].abandon()
         self._running.clear()
         self._ended_runs.clear()
+
+
+def _coroutine_of(body: FunctionRun | None) -> CoroutineRun | None:
+    """Return the coroutine of a body that is or has one."""
+    if isinstance(body, GeneratorTask):
+        return body.body
+    return body if isinstance(body, CoroutineRun) else None

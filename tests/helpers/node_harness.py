@@ -25,6 +25,7 @@ from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
 from mpreg_proto.effects import (
     Cancel,
+    Demand,
     Dial,
     Framing,
     HangUp,
@@ -201,6 +202,8 @@ class NodeHarness:
         self.peers: dict[LinkId, PeerStub] = {}
         self.runs: dict[RunId, Run] = {}
         self.cancelled: list[RunId] = []
+        self.demanded: dict[RunId, int] = {}
+        """The items that generators may produce beyond the first ones."""
         self.notices: list[Notice] = []
         self.dials: list[Address] = []
         self._entropy = Rng(seed).child("entropy")
@@ -280,6 +283,11 @@ class NodeHarness:
             self.node.finished(run, outcome, now=self.now)
         self.flush()
 
+    def produce(self, run: Run, *items: object) -> None:
+        """Let a generator produce items."""
+        self.node.yielded(run.run, items, now=self.now)
+        self.flush()
+
     def report(self, run: Run, report: Report) -> None:
         """Let a body report its progress."""
         self.node.reported(run.run, report, now=self.now)
@@ -309,6 +317,8 @@ class NodeHarness:
                     self.runs[effect.run] = effect
                 case Cancel(run):
                     self.cancelled.append(run)
+                case Demand(run, items):
+                    self.demanded[run] = self.demanded.get(run, 0) + items
                 case Notify(notice):
                     self.notices.append(notice)
                 case Dial(address):

@@ -31,6 +31,8 @@ from mpreg_proto.wire.messages import (
     Head,
     Hello,
     IndirectAck,
+    Items,
+    ItemsTaken,
     Message,
     Ping,
     PingReq,
@@ -112,6 +114,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         hops=whole,
         caller=name,
         progress=st.booleans(),
+        streams=names,
     )
     result = st.builds(
         Result,
@@ -128,6 +131,8 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         Explain: st.builds(Explain, request),
         Refused: st.builds(Refused, fault),
         View: st.builds(View, whole, _blob),
+        Items: st.builds(Items, whole, name, st.lists(_blob, max_size=3).map(tuple)),
+        ItemsTaken: st.builds(ItemsTaken, whole, name, whole),
         CallProgress: st.builds(CallProgress, whole, name, name, name, whole, st.one_of(st.none(), st.floats()), name),
     }
 

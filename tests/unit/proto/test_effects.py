@@ -8,6 +8,7 @@ import pytest
 from mpreg_proto import effects
 from mpreg_proto.effects import (
     Cancel,
+    Demand,
     Dial,
     Effect,
     HangUp,
@@ -23,8 +24,19 @@ from mpreg_proto.effects import (
 from mpreg_proto.ids import LinkId, RunId
 
 
-def test_nine_effects_and_five_outcomes() -> None:
-    assert set(typing.get_args(Effect)) == {Send, Dial, HangUp, Run, Cancel, Notify, KeepAlive, Pause, Resume}
+def test_ten_effects_and_five_outcomes() -> None:
+    assert set(typing.get_args(Effect)) == {
+        Send,
+        Dial,
+        HangUp,
+        Run,
+        Cancel,
+        Demand,
+        Notify,
+        KeepAlive,
+        Pause,
+        Resume,
+    }
     assert [kind.__name__ for kind in typing.get_args(Outcome)] == [
         "Returned",
         "Raised",

@@ -29,6 +29,8 @@ from mpreg_proto.wire.messages import (
     Head,
     Hello,
     IndirectAck,
+    Items,
+    ItemsTaken,
     Message,
     Ping,
     PingReq,
@@ -53,6 +55,7 @@ EACH: dict[int, Message] = {
     10: Request(
         7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
         True,
+        ("x",),
     ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
@@ -75,6 +78,8 @@ EACH: dict[int, Message] = {
     26: PingReq(b"m" * 16),
     27: IndirectAck(b"m" * 16),
     30: CallProgress(7, "x", "f", "n#1", 3, 4.5, "step"),
+    31: Items(7, "x", (b"\x01", b"\x02")),
+    32: ItemsTaken(7, "x", 8),
 }  # fmt: skip
 
 
