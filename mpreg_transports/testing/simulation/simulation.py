@@ -454,11 +454,20 @@ class Simulation:
         check_kind("graph", graph, Graph, "a Graph (sim.call calls one function)")
         return self.submit(node, graph.request(partial=partial, timeout=_ns("timeout", timeout)))
 
-    def submit(self, node: str, request: Request, *, client: str | None = None, label: int | None = None) -> SimCall:
+    def submit(
+        self,
+        node: str,
+        request: Request,
+        *,
+        client: str | None = None,
+        label: int | None = None,
+        stops_early: bool = False,
+    ) -> SimCall:
         """Send a request as a client of `node`.
 
         Clients are created by name when they are needed; by default there is one for each node. `label` is the number
-        of the request in the script; by default it is the number of requests before it. Raises ValueError for an
+        of the request in the script; by default it is the number of requests before it. With `stops_early` the client
+        may have enough of the items of a generator before its end. Raises ValueError for an
         unknown node, and nothing is sent.
         """
         self._node(node)
@@ -467,12 +476,14 @@ class Simulation:
             check_text("client", client)
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
-        self._record("submit", node=node, request=packed(request), client=client, label=label)
+        more = {"stops_early": True} if stops_early else {}
+        self._record("submit", node=node, request=packed(request), client=client, label=label, **more)
         host = self._native_client(client, node, self._engine.framing)
         if not host.alive:
             host.start()
         number = host.session.submit(request, now=host.local)
         call = SimCall(client, number, request, sent=self.now, codec=default_codec(), label=label)
+        call.stops_early = stops_early
         self.calls.append(call)
         self._labelled[label] = call
         self._engine.waiting_calls[client, host.life, number] = call
@@ -654,7 +665,8 @@ class Simulation:
         """Perform an action of a script."""
         match name:
             case "submit":
-                self.submit(args["node"], unpacked(args["request"]), client=args["client"], label=args["label"])
+                request, stops = unpacked(args["request"]), args.get("stops_early", False)
+                self.submit(args["node"], request, client=args["client"], label=args["label"], stops_early=stops)
             case "cancel":
                 if args["label"] in self._labelled:  # a shrunk script may not contain it
                     self.cancel(self._labelled[args["label"]])
