@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context
 from typing import Any, Final
 
@@ -166,12 +167,14 @@ class GeneratorTask:
         assert call is not None
         generator = call()
         del call  # it keeps the arguments
+        next_step: Callable[[AsyncGenerator[Any, Any]], Awaitable[Any]] = _unmanaged_step
         try:
             while await self._may_go_on():
                 try:
-                    item = await anext(generator)
+                    item = await next_step(generator)
                 except StopAsyncIteration:
                     return
+                next_step = _step
                 self._deliver([item])
                 del item
         finally:
@@ -186,6 +189,23 @@ class GeneratorTask:
             await anyio.lowlevel.checkpoint()
         self._demand -= 1
         return not self._closing
+
+
+def _step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    return anext(generator)
+
+
+def _unmanaged_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Return the next step of an async generator, which the event loop does not get to know with its first step.
+
+    It would close the generator at its end; this module closes it, or abandons it.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return anext(generator)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 GeneratorRun = GeneratorThread | GeneratorTask
