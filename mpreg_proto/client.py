@@ -31,6 +31,7 @@ from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.handshake import Feature, hello
 from mpreg_proto.wire.messages import (
+    CallProgress,
     CancelRequest,
     Drain,
     DrainReply,
@@ -40,6 +41,8 @@ from mpreg_proto.wire.messages import (
     Goodbye,
     GoodbyeReason,
     Hello,
+    Items,
+    ItemsTaken,
     Message,
     Refused,
     Request,
@@ -83,6 +86,20 @@ class ReplyReceived(msgspec.Struct, frozen=True, gc=False):
     reply: Reply
 
 
+class ProgressReceived(msgspec.Struct, frozen=True, gc=False):
+    """The progress of a call of the request `id`, which was submitted with `progress`."""
+
+    id: int
+    progress: CallProgress
+
+
+class ItemsReceived(msgspec.Struct, frozen=True, gc=False):
+    """The next items of a call of the request `id`, which named it in `streams`. Call `items_taken` for used ones."""
+
+    id: int
+    items: Items
+
+
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """The node ended the link with this reason: another cluster, no common version, ..."""
 
@@ -95,7 +112,7 @@ class LinkDraining(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-ClientEffect = Effect | Ready | ReplyReceived | Rejected | LinkDraining
+ClientEffect = Effect | Ready | ReplyReceived | ProgressReceived | ItemsReceived | Rejected | LinkDraining
 """A client returns only Send, HangUp and Notify of `Effect`."""
 
 
@@ -108,11 +125,13 @@ class _Pending:
         "losses_left",
         "may_execute",
         "message",
+        "progress",
         "repeats",
         "reply_type",
         "retries_left",
         "retry",
         "size",
+        "streams",
         "view",
         "was_queued",
     )
@@ -126,6 +145,10 @@ class _Pending:
         """Kept until the answer, as a loss of the link sends it again."""
         self.may_execute = isinstance(message, Request)
         """True if it can make a function run. Queries cannot, so they can be sent again at any time."""
+        self.progress = isinstance(message, Request) and message.progress
+        """True if the progress of its calls is wanted."""
+        self.streams = message.streams if isinstance(message, Request) else ()
+        """The calls whose items come one by one."""
         self.deadline = deadline
         self.link: LinkId | None = None
         """The link on which it was sent; None while it waits."""
@@ -426,6 +449,20 @@ class ClientSession:
         self._collect_effects(now)
 
     @exclusive
+    def items_taken(self, number: int, call: str, count: int, *, now: int) -> None:
+        """Let the node send so many more items of a call, as the caller has used as many. Of an ended one do nothing.
+
+        Raises LocalProtocolError for arguments of wrong kinds.
+        """
+        check_kind("the number of a request", number, (int,))
+        check_kind("call", call, (str,))
+        check_kind("count", count, (int,))
+        pending = self._pending.get(number)
+        if pending is not None and pending.link is not None:
+            self.links.send_or_close(pending.link, ItemsTaken(number, call, count))
+            self._collect_effects(now)
+
+    @exclusive
     def close(self, *, now: int) -> None:
         """Hang up. No more answers to pending requests arrive: those that were sent end with 1023."""
         if self._link is not None:
@@ -574,6 +611,10 @@ class ClientSession:
         match message:
             case Result() | Explanation() | View() | DrainReply():
                 self._on_reply(link, message, now)
+            case CallProgress():
+                self._on_progress(link, message)
+            case Items():
+                self._on_items(link, message)
             case Hello():
                 self._on_hello(link, message, now)
             case Goodbye(reason):
@@ -584,6 +625,17 @@ class ClientSession:
                 self._log.append(Rejected(message.fault))
             case _:
                 pass  # newer kinds end the link before this
+
+    def _on_progress(self, link: LinkId, message: CallProgress) -> None:
+        pending = self._pending.get(message.id)
+        if pending is not None and pending.link == link and pending.progress:
+            self._log.append(ProgressReceived(message.id, message))
+
+    def _on_items(self, link: LinkId, message: Items) -> None:
+        pending = self._pending.get(message.id)
+        if pending is not None and pending.link == link and message.call in pending.streams:
+            pending.has_results = True
+            self._log.append(ItemsReceived(message.id, message))
 
     def _on_reply(self, link: LinkId, reply: Reply, now: int) -> None:
         """Take a reply. Ignore one whose request was not sent over `link`, or has another type of answer."""
@@ -781,8 +833,10 @@ __all__ = [
     "ClientEffect",
     "ClientSession",
     "HangUp",
+    "ItemsReceived",
     "LinkDraining",
     "Notify",
+    "ProgressReceived",
     "Ready",
     "Rejected",
     "Reply",

@@ -70,12 +70,24 @@ class Run(msgspec.Struct, frozen=True):
     args: list[Any]
     kwargs: dict[str, Any]
     deadline: int
+    reports: bool = False
+    """True if its caller wants to know how far it is: `Node.reported(run, Report(...))`."""
+    demand: int = 0
+    """Of a generator, the number of items that it may produce at first: `Node.yielded(run, items)`. Of other functions
+    0."""
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False):
     """Request that a run stops. It may go on (a thread cannot be interrupted); its `finished` must still come."""
 
     run: RunId
+
+
+class Demand(msgspec.Struct, frozen=True, gc=False):
+    """Let a generator produce so many more items. Until then it waits, before it goes on after its last `yield`."""
+
+    run: RunId
+    items: int
 
 
 class Notify(msgspec.Struct, frozen=True, gc=False):
@@ -105,7 +117,15 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
 
 
-Effect = Send | Dial | HangUp | Run | Cancel | Notify | KeepAlive | Pause | Resume
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """The progress of a run, in a unit of its function: `done` of `total`, which is None if it is not known."""
+
+    done: int | float
+    total: int | float | None = None
+    text: str = ""
+
+
+Effect = Send | Dial | HangUp | Run | Cancel | Demand | Notify | KeepAlive | Pause | Resume
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -158,6 +178,7 @@ __all__ = [
     "FAILURE_TEXT",
     "OUTCOMES",
     "Cancel",
+    "Demand",
     "Dial",
     "Effect",
     "Framing",
@@ -170,6 +191,7 @@ __all__ = [
     "Outcome",
     "Pause",
     "Raised",
+    "Report",
     "Resume",
     "Returned",
     "Run",

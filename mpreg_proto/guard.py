@@ -123,7 +123,7 @@ def check_request(request: object, *, encodable: bool = False) -> None:
         for call in request.calls:
             for text in (call.name, call.function, call.version or "", *call.dependencies, *call.resources):
                 check_text("a text of a call", text)
-        for text in (request.caller, *(request.want or ()), *request.idempotent, *request.inputs):
+        for text in (request.caller, *(request.want or ()), *request.idempotent, *request.inputs, *request.streams):
             check_text("a text of a request", text)
 
 
@@ -170,6 +170,8 @@ _REQUEST_FIELDS: Final[dict[str, Callable[[object], bool]]] = {
     "to": lambda value: type(value) is bytes,
     "via": lambda value: type(value) is tuple and all(type(one) is bytes for one in value),
     "again": _is_flag,
+    "progress": _is_flag,
+    "streams": _is_texts,
 }
 """The check of each field of a request. `id` is replaced by the core, and `calls` are checked apart."""
 

@@ -8,6 +8,7 @@ what a peer did. docs/howto/embed.md describes the loop that drives it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster
 from mpreg_proto.config import NodeConfig
-from mpreg_proto.effects import OUTCOMES, Effect, Framing, Notify, Outcome, Returned
+from mpreg_proto.effects import OUTCOMES, Effect, Framing, Notify, Outcome, Report, Returned
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.guard import FURTHEST, check_kind, check_request, check_text, check_texts, check_time, exclusive, shown
 from mpreg_proto.ids import MEMBER_ID_BYTES, Address, LinkId, MemberId, RequestId, RunId
@@ -271,6 +272,34 @@ class Node:
         self._settle(now)
 
     @exclusive
+    def yielded(self, run: RunId, items: Sequence[Any], *, now: int) -> None:
+        """Handle the next items of a generator, at most as many as its `Run` and its `Demand`s allow.
+
+        Raises LocalProtocolError, with nothing changed, for more, for a run that never began or has ended, and for one
+        that is no generator.
+        """
+        check_kind("the number of a run", run, (int,))
+        check_kind("the items of a run", items, (list, tuple))
+        if self._tap is not None:
+            self._tap.input("yielded", now, (run, items))
+        self._run(self.worker.yielded(run, items), now)
+        self._settle(now)
+
+    @exclusive
+    def reported(self, run: RunId, report: Report, *, now: int) -> None:
+        """Handle how far a `Run` with `reports` is. Its caller gets at most ten reports in a second, and the last one.
+
+        Of a run without `reports` it does nothing. Raises LocalProtocolError, with nothing changed, for a run that
+        never began or has ended, and for a report that cannot be sent.
+        """
+        check_kind("the number of a run", run, (int,))
+        _check_report(report)
+        if self._tap is not None:
+            self._tap.input("reported", now, (run, report))
+        self._run(self.worker.reported(run, report, now), now)
+        self._settle(now)
+
+    @exclusive
     def wake(self, *, now: int) -> None:
         """Run the timers that are due at `now`, if any; all that has happened before must be reported already."""
         if self._tap is not None:
@@ -286,6 +315,8 @@ class Node:
                     self._probe_quiet_links(now)
             elif kind in REQUEST_TIMERS:
                 self._run(self.coordinator.wake(key, now), now)
+            elif kind == TimerKind.REPORT:
+                self._run(self.worker.wake(key, now), now)
             elif kind == TimerKind.DRAIN_GRACE:
                 self._finish(now)
             else:
@@ -306,14 +337,15 @@ class Node:
     def submit(self, request: Request, *, now: int) -> RequestId:
         """Run `request` as if a client had sent it; the result comes as `Notify(RequestFinished(id, result))`.
 
-        An eager request gets several of them, and `result.last` is true in the last one.
+        An eager request gets several of them, and `result.last` is true in the last one. Its progress is not reported,
+        and generators give lists.
         Raises LocalProtocolError for something that is no `Request`, or that has a field of another type.
         """
         check_request(request, encodable=True)
         if self._tap is not None:
             self._tap.input("submit", now, (request,))
         number = int.from_bytes(self._machines.entropy(6), "big")
-        own = msgspec.structs.replace(request, id=number, here=())
+        own = msgspec.structs.replace(request, id=number, here=(), progress=False, streams=())
         self._run(self._machines.accept(LOCAL, own, now), now)
         self._settle(now)
         return RequestId(number)
@@ -340,7 +372,8 @@ class Node:
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
         queue = _ALL if function.inline else function.queue
-        self._run(self.worker.concurrency(function.name, function.concurrency, now, queue=queue), now)
+        slots, generator = function.concurrency, function.streaming
+        self._run(self.worker.concurrency(function.name, slots, now, queue=queue, generator=generator), now)
         self._run(actions, now)
         self._settle(now)
 
@@ -509,3 +542,17 @@ def _check_outcome(outcome: Outcome) -> None:
             raise LocalProtocolError(
                 f"{type(outcome).__name__}.{field}: expected a text, got {type(text).__name__} ({shown(text)})"
             )
+
+
+_FARTHEST: int = 1 << 63
+"""The numbers of a report are nearer to 0, as a message carries them in 64 bits."""
+
+
+def _check_report(report: Report) -> None:
+    """Raise LocalProtocolError unless it is a `Report` whose numbers a message can carry."""
+    check_kind("a report", report, (Report,))
+    for what, value in (("done", report.done), ("total", 0 if report.total is None else report.total)):
+        if type(value) not in (int, float) or not -_FARTHEST < value < _FARTHEST:
+            raise LocalProtocolError(f"a report: {what}={shown(value)}: expected a number of at most 64 bits")
+    if not isinstance(report.text, str):
+        raise LocalProtocolError(f"a report: text={shown(report.text)}: expected a text")

@@ -49,6 +49,7 @@ from mpreg_proto.requests.actions import (
     Dispatch,
     RequestOutput,
     SendReply,
+    SendUpdate,
 )
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.requests.relay import Forward, Relay
@@ -64,6 +65,7 @@ from mpreg_proto.wire.handshake import Feature, hello
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
+    CallProgress,
     CancelRequest,
     Credit,
     DialBack,
@@ -81,6 +83,8 @@ from mpreg_proto.wire.messages import (
     Gossip,
     Hello,
     IndirectAck,
+    Items,
+    ItemsTaken,
     Message,
     PingReq,
     Pong,
@@ -148,7 +152,7 @@ class Machines:
             busy_on=self.busy_on,
         )
         self.replies: Replies = Replies(self.links, self.log)
-        self.worker: Worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown)
+        self.worker: Worker = Worker(self.refusal, codec, config.limits, shown=lambda: self.shown, timers=self.timers)
         self.me: MemberId
         self.cluster: Cluster
         self.coordinator: Coordinator
@@ -197,7 +201,7 @@ class Machines:
 
     def retire_id(self, now: int) -> list[ClusterOutput]:
         """Continue as another member; everything of the old one must have ended before."""
-        self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.DRAIN_GRACE))
+        self.timers.clear(keep=(*LINK_TIMERS, *REQUEST_TIMERS, TimerKind.REPORT, TimerKind.DRAIN_GRACE))
         last_number = self.coordinator.outstanding.last_number
         return self.start_as(MemberId(self.entropy(MEMBER_ID_BYTES)), now, last_number=last_number)
 
@@ -296,6 +300,8 @@ class ActionRunner:
                 action.calls,
                 action.inputs,
                 client=(b"", action.client),
+                progress=action.progress,
+                streams=action.streams,
                 deadline=action.deadline,
                 now=now,
             )
@@ -310,6 +316,8 @@ class ActionRunner:
             eager=True,
             to=action.to,
             client=action.client,
+            progress=action.progress,
+            streams=tuple(action.streams),
         )
         outcome = self._links.send(action.link, request)
         match outcome:
@@ -329,7 +337,9 @@ class ActionRunner:
         if isinstance(message, Result):
             self._replies.forward(action.link, message)
             return ()
-        if isinstance(message, CancelRequest):
+        if isinstance(message, Items):
+            return self._send_items(action.link, message, now)
+        if isinstance(message, (CancelRequest, CallProgress, ItemsTaken)):
             self._links.send_or_close(action.link, message)
             return ()
         outcome = self._links.send(action.link, message)
@@ -353,6 +363,44 @@ class ActionRunner:
     def _send_reply(self, action: SendReply, now: int) -> Iterable[Output]:
         self._replies.finish(action.link, action.result, started=action.started)
         return ()
+
+    def _send_update(self, action: SendUpdate, now: int) -> Iterable[Output]:
+        message = action.message
+        if action.link == LOCAL:
+            if isinstance(message, ItemsTaken):
+                return self._worker.items_taken(LOCAL, message)
+            return self._machines.coordinator.update_received(LOCAL, message)
+        if isinstance(message, Items):
+            return self._send_items(action.link, message, now)
+        self._links.send_or_close(action.link, message)
+        return ()
+
+    def _send_items(self, link: LinkId, items: Items, now: int) -> Iterable[Output]:
+        """Send items, in several messages if needed. One that is longer than a message fails its call."""
+        waiting = [items]
+        while waiting:
+            items = waiting.pop()
+            outcome = self._links.send(link, items)
+            match outcome:
+                case Sent() | LinkGone():
+                    pass
+                case TooLong() if len(items.values) > 1:
+                    middle = len(items.values) // 2
+                    for values in (items.values[middle:], items.values[:middle]):
+                        waiting.append(Items(items.id, items.call, values))
+                case TooLong():
+                    return self._item_too_long(link, items, outcome, now)
+                case _:
+                    assert_never(outcome)
+        return ()
+
+    def _item_too_long(self, link: LinkId, items: Items, outcome: TooLong, now: int) -> Iterable[Output]:
+        fault = outcome.fault(maybe_executed=True)
+        failed = self._machines.coordinator.item_too_long(link, items, fault, now)
+        stopped = self._worker.item_too_long(link, items, fault)
+        if not failed and not stopped:  # it is only relayed, so nothing here can fail its call
+            self._links.close_too_long(link, items, outcome)
+        return (*failed, *stopped)
 
     def _call_settled(self, action: CallSettled, now: int) -> Iterable[Output]:
         self._replies.add(action.link, action.request, action.row, last=False)
@@ -444,6 +492,7 @@ _ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[Output]
     CancelDispatch: ActionRunner._cancel_dispatch,
     Forward: ActionRunner._forward,
     SendReply: ActionRunner._send_reply,
+    SendUpdate: ActionRunner._send_update,
     CallSettled: ActionRunner._call_settled,
     CallFinished: ActionRunner._call_finished,
     CreditReturned: ActionRunner._credit_returned,
@@ -565,6 +614,8 @@ class Router:
             request.inputs,
             client=(origin, request.client),
             idempotent=request.idempotent,
+            progress=request.progress,
+            streams=request.streams,
             deadline=now + span,
             now=now,
         )
@@ -583,6 +634,17 @@ class Router:
             self._run(back, now)
             return
         self._run(self._machines.coordinator.result_received(link, result, now), now)
+
+    def _on_update(self, link: LinkId, message: CallProgress | Items, now: int) -> None:
+        if len(self._machines.relay) and (back := self._machines.relay.update(link, message)) is not None:
+            self._run(back, now)
+            return
+        self._run(self._machines.coordinator.update_received(link, message), now)
+
+    def _on_items_taken(self, link: LinkId, message: ItemsTaken, now: int) -> None:
+        self._run(self._machines.coordinator.items_taken(link, message), now)
+        self._run(self._worker.items_taken(link, message), now)
+        self._run(self._machines.relay.items_taken(link, message), now)
 
     def _on_cancel(self, link: LinkId, message: CancelRequest, now: int) -> None:
         self._run(self._machines.coordinator.cancel(link, message.id, now), now)
@@ -706,6 +768,9 @@ _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
     BadRequest: Router._on_bad_request,
     Result: Router._on_result,
     CancelRequest: Router._on_cancel,
+    CallProgress: Router._on_update,
+    Items: Router._on_update,
+    ItemsTaken: Router._on_items_taken,
     Credit: Router._on_credit,
     Explain: Router._on_explain,
     GetView: Router._on_get_view,

@@ -41,6 +41,8 @@ class TimerKind(StrEnum):
     """function: members that refuse its calls are tried again."""
     PLACE = "place"
     """0: more calls of a request with many ready ones are placed."""
+    REPORT = "report"
+    """run: its progress is sent again."""
     DRAIN_GRACE = "drain_grace"
     """0: a draining node ends the calls that still run."""
     LATE = "late"

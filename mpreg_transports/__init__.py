@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from mpreg_transports.client import Client, GraphResult
     from mpreg_transports.errors import NotConnected
+    from mpreg_transports.functions.progress import Progress, ProgressReport
     from mpreg_transports.functions.sleep import sleep
     from mpreg_transports.graph import Graph, Handle
     from mpreg_transports.server import Server
@@ -63,6 +64,8 @@ __all__ = [
     "NotConnected",
     "OutcomeUnknown",
     "Overloaded",
+    "Progress",
+    "ProgressReport",
     "RequestError",
     "Server",
     "SyncClient",
@@ -79,6 +82,8 @@ _ELSEWHERE = {
     "Graph": "graph",
     "Handle": "graph",
     "NotConnected": "errors",
+    "Progress": "functions.progress",
+    "ProgressReport": "functions.progress",
     "Server": "server",
     "sleep": "functions.sleep",
     "SyncClient": "sync",

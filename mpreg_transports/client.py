@@ -7,6 +7,7 @@ caller's.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -19,7 +20,16 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from mpreg_proto.client import ClientSession, LinkDraining, Ready, Rejected, Reply, ReplyReceived
+from mpreg_proto.client import (
+    ClientSession,
+    ItemsReceived,
+    LinkDraining,
+    ProgressReceived,
+    Ready,
+    Rejected,
+    Reply,
+    ReplyReceived,
+)
 from mpreg_proto.effects import HangUp, KeepAlive, Pause, Resume, Send
 from mpreg_proto.errors import ErrorCode, Fault, RequestError, UnresolvedReference, exception_for
 from mpreg_proto.ids import Address, LinkId
@@ -32,13 +42,14 @@ from mpreg_transports.background import Background, LoopAffinity
 from mpreg_transports.config.addresses import parse_address
 from mpreg_transports.config.validation import check_text, unsendable
 from mpreg_transports.errors import NotConnected
+from mpreg_transports.functions.progress import ProgressReport
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError, check_function_name, checked_resources
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.dialing import NetworkBackend, open_link
 from mpreg_transports.runtime.link_loop import LinkLoop
-from mpreg_transports.runtime.result_stream import ReplyWaiter, ResultStream
+from mpreg_transports.runtime.result_stream import ItemStream, ReplyWaiter, ResultStream
 from mpreg_transports.values import default_codec
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
@@ -46,6 +57,8 @@ DEFAULT_URL = "ws://127.0.0.1:9001"
 Submit = Callable[[ClientSession, int], int]
 """Submits a request, an explain or a view query to a session at a given time, and returns its number."""
 OpenLink = Callable[[Address], Awaitable[Link]]
+OnProgress = Callable[[ProgressReport], object]
+"""Gets the progress of calls, in the thread of the client's event loop. It must not block."""
 
 _view: msgspec.json.Decoder[NodeView] = msgspec.json.Decoder(NodeView)
 
@@ -183,28 +196,71 @@ class Client:
         wait: float | None = None,
         retry: bool = False,
         version: str | None = None,
+        on_progress: OnProgress | None = None,
         **more: Any,
     ) -> Any:
         """Return the result of one call.
 
         `more` are the function's own keywords; `kwargs` passes the names that `call` uses itself. `timeout` and `wait`
         are seconds. With `retry` a call that an overloaded or leaving node refused is sent again after a pause, within
-        its deadline and the client's budget for repeats. Raises the RequestError of the failure, or TypeError for
-        arguments that cannot be sent.
+        its deadline and the client's budget for repeats. `on_progress(report)` is called in the event loop with each
+        `ProgressReport`, before the result. Raises the RequestError of the failure, or TypeError for arguments that
+        cannot be sent.
         """
+        call = self._call(function, args, {**kwargs, **more} if kwargs else more, resources, version)
+        request = _one_call(call, timeout, wait, on_progress)
+        result = await self._result(request, on_progress, retry=retry)
+        return self._codec.decode(result.done[0].value)
+
+    def items(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        resources: Iterable[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        wait: float | None = None,
+        retry: bool = False,
+        version: str | None = None,
+        on_progress: OnProgress | None = None,
+        **more: Any,
+    ) -> ItemStream:
+        """Call a generator and yield its items as it produces them; the options are those of `call`.
+
+        The generator waits while 16 of its items have not been used. `timeout` covers the whole stream. Leaving the
+        loop cancels the call and closes the generator; `async with aclosing(...)` does that also after an exception.
+        The items of a function that returns a list are those of the list.
+        """
+        call = self._call(function, args, {**kwargs, **more} if kwargs else more, resources, version)
+        request = msgspec.structs.replace(_one_call(call, timeout, wait, on_progress), streams=(call.name,))
+        _check_retry(retry)
+
+        def ask() -> tuple[ReplyWaiter, Callable[[], None]]:
+            connection = self._connection
+            number, waiter = connection.submit(
+                lambda session, now: session.submit(request, now=now, retry=retry), on_progress
+            )
+            waiter.take = partial(connection.items_taken, number, call.name)
+            return waiter, partial(connection.drop, number)
+
+        return ItemStream(ask, self._codec.decode, function)
+
+    def _call(
+        self,
+        function: str,
+        args: tuple[Any, ...],
+        keywords: Mapping[str, Any],
+        resources: Iterable[str],
+        version: str | None,
+    ) -> Call:
+        """Return the only call of a request. Raises TypeError for arguments that cannot be sent."""
         check_function_name(function, version)
-        for later in _RESERVED_KEYWORDS:
-            if later in more:
-                raise TypeError(f"{later}= is not there yet; a keyword of {function!r} by that name goes into kwargs=")
-        keywords = {**kwargs, **more} if kwargs else more
         try:
             encoded = self._codec.encode([list(args), keywords])
         except UnsendableValue as error:
             raise unsendable(function, error) from None
-        call = Call(function, function, encoded, (), checked_resources(resources), version)
-        request = Request(0, (call,), timeout=nanoseconds(timeout, "timeout"), wait=nanoseconds(wait, "wait") or 0)
-        result = await self._result(request, retry=retry)
-        return self._codec.decode(result.done[0].value)
+        return Call(function, function, encoded, (), checked_resources(resources), version)
 
     def graph(self) -> Graph:
         """Return an empty graph that this client runs."""
@@ -218,12 +274,16 @@ class Client:
         wait: float | None = None,
         on_error: OnError = "fail",
         retry: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
-        With `on_error="partial"` a failed call has its RequestError in place of its value. `retry` is as in `call`.
+        With `on_error="partial"` a failed call has its RequestError in place of its value. `retry` and `on_progress`
+        are as in `call`; reports name their call.
         """
-        answer = await self.answer(graph, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry)
+        answer = await self.answer(
+            graph, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry, on_progress=on_progress
+        )
         values: dict[str, Any] = {**answer.values, **answer.errors}
         if not outputs:
             return values
@@ -239,6 +299,7 @@ class Client:
         on_error: OnError = "fail",
         trace: bool = False,
         retry: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> GraphResult:
         """Run a graph or a hand-made request, and return its complete result."""
         _check_graph(graph)
@@ -252,7 +313,9 @@ class Client:
             )
         else:
             request = graph
-        result = await self._result(request, retry=retry)
+        if wants_progress(on_progress):
+            request = msgspec.structs.replace(request, progress=True)
+        result = await self._result(request, on_progress, retry=retry)
         values = {row.name: self._codec.decode(row.value) for row in result.done}
         errors = {row.name: exception_for(row.fault) for row in result.failed}
         error = None if result.fault is None else exception_for(result.fault)
@@ -311,10 +374,9 @@ class Client:
 
     # -- requests and replies -----------------------------------------------------------------------------------------
 
-    async def _result(self, request: Request, *, retry: bool = False) -> Result:
-        if type(retry) is not bool:
-            raise TypeError(f"retry={retry!r}: expected True or False; a function's own keyword goes into kwargs=")
-        reply = await self._reply(lambda session, now: session.submit(request, now=now, retry=retry))
+    async def _result(self, request: Request, on_progress: OnProgress | None = None, *, retry: bool = False) -> Result:
+        _check_retry(retry)
+        reply = await self._reply(lambda session, now: session.submit(request, now=now, retry=retry), on_progress)
         assert isinstance(reply, Result)
         if reply.fault is not None and not request.partial:
             raise exception_for(reply.fault)
@@ -322,9 +384,9 @@ class Client:
             raise exception_for(reply.fault)
         return reply
 
-    async def _reply(self, submit: Submit) -> Reply:
+    async def _reply(self, submit: Submit, on_progress: OnProgress | None = None) -> Reply:
         connection = self._connection
-        number, waiter = connection.submit(submit)
+        number, waiter = connection.submit(submit, on_progress)
         try:
             await waiter.event.wait()
         finally:
@@ -413,7 +475,7 @@ class ClientConnection:
 
     # -- submission ---------------------------------------------------------------------------------------------------
 
-    def submit(self, submit: Submit) -> tuple[int, ReplyWaiter]:
+    def submit(self, submit: Submit, on_progress: OnProgress | None = None) -> tuple[int, ReplyWaiter]:
         """Submit a request; return its number and the waiter of its replies.
 
         Raises RuntimeError if the client is not connected, or if it belongs to another event loop or process.
@@ -425,9 +487,14 @@ class ClientConnection:
                 "this client is not connected: use it as `async with Client(...) as client`, or connect() first"
             )
         number = submit(self.session, self._clock())
-        waiter = self._waiters[number] = ReplyWaiter()
+        waiter = self._waiters[number] = ReplyWaiter(on_progress)
         self.flush()
         return number, waiter
+
+    def items_taken(self, number: int, call: str, count: int) -> None:
+        """Let the node send so many more items of a call."""
+        self.session.items_taken(number, call, count, now=self._clock())
+        self.flush()
 
     def drop(self, number: int) -> None:
         """Stop waiting for a reply. If the reply has not arrived yet, the node receives a cancellation."""
@@ -457,6 +524,13 @@ class ClientConnection:
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
                         waiter.event.set()
+                case ItemsReceived(id, items):
+                    if (waiter := self._waiters.get(id)) is not None:
+                        waiter.items.extend(items.values)
+                        waiter.event.set()
+                case ProgressReceived(id, progress):
+                    if (waiter := self._waiters.get(id)) is not None:
+                        waiter.report(progress)
                 case Ready() | Rejected() | LinkDraining():
                     self._on_session_event(effect)
                 case _:
@@ -603,11 +677,6 @@ class _ClientLink:
 
 _MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops refuse a timer of years."""
-_RESERVED_KEYWORDS = ("on_progress",)
-"""Keywords that `call` reserves for later use.
-
-A function's own keyword of such a name would silently change its meaning.
-"""
 _CLOSED = Fault(ErrorCode.CANCELLED, "the client was closed before it could be sent", {"maybe_executed": False})
 
 
@@ -634,9 +703,27 @@ def nanoseconds(seconds: float | None, name: str) -> int | None:
     return max(int(seconds * SECOND), 1 if seconds else 0)  # a time shorter than 1 ns is a deadline too
 
 
+def _one_call(call: Call, timeout: float | None, wait: float | None, on_progress: OnProgress | None) -> Request:
+    """Return the request of one call."""
+    span, patience = nanoseconds(timeout, "timeout"), nanoseconds(wait, "wait") or 0
+    return Request(0, (call,), timeout=span, wait=patience, progress=wants_progress(on_progress))
+
+
+def wants_progress(on_progress: object) -> bool:
+    """Return whether there is a callback for progress. Raises TypeError for one that cannot be called."""
+    if on_progress is not None and (not callable(on_progress) or inspect.iscoroutinefunction(on_progress)):
+        raise TypeError(f"on_progress={on_progress!r:.80}: expected a plain function that takes a ProgressReport")
+    return on_progress is not None
+
+
 def _check_number(seconds: object, name: str) -> None:
     if isinstance(seconds, bool) or not isinstance(seconds, Real):
         raise TypeError(f"{name}={seconds!r} is of type {type(seconds).__name__}; write seconds, such as {name}=5")
+
+
+def _check_retry(retry: object) -> None:
+    if type(retry) is not bool:
+        raise TypeError(f"retry={retry!r}: expected True or False; a function's own keyword goes into kwargs=")
 
 
 def _check_graph(graph: object) -> None:

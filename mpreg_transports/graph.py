@@ -9,7 +9,7 @@ reference.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Protocol
@@ -22,6 +22,7 @@ from mpreg_proto.wire.value_limits import MAX_DEPTH, step
 from mpreg_proto.wire.values import Ref, ValueCodec
 from mpreg_transports.config.validation import check_encodable, unsendable
 from mpreg_transports.functions.execution import tags
+from mpreg_transports.functions.progress import ProgressReport
 from mpreg_transports.values import default_codec
 
 OnError = Literal["fail", "partial"]
@@ -31,7 +32,14 @@ class Caller(Protocol):
     """An object that can run a graph: a `Client`."""
 
     async def run(
-        self, graph: Graph, *outputs: Handle, timeout: float | None, wait: float | None, on_error: OnError, retry: bool
+        self,
+        graph: Graph,
+        *outputs: Handle,
+        timeout: float | None,
+        wait: float | None,
+        on_error: OnError,
+        retry: bool,
+        on_progress: Callable[[ProgressReport], object] | None,
     ) -> Any: ...
     def stream(self, graph: Graph, *, timeout: float | None, wait: float | None) -> AsyncIterator[tuple[str, Any]]: ...
     async def explain(self, graph: Graph) -> tuple[Explained, ...]: ...
@@ -172,13 +180,20 @@ class Graph:
         wait: float | None = None,
         on_error: OnError = "fail",
         retry: bool = False,
+        on_progress: Callable[[ProgressReport], object] | None = None,
     ) -> Any:
         """Run the graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values.
 
         `timeout` and `wait` are seconds; see `Client.run`. With handles only the calls that they depend on are sent.
         """
         return await self._require_client().run(
-            self, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry
+            self,
+            *outputs,
+            timeout=timeout,
+            wait=wait,
+            on_error=on_error,
+            retry=retry,
+            on_progress=on_progress,
         )
 
     def stream(self, *, timeout: float | None = None, wait: float | None = None) -> AsyncIterator[tuple[str, Any]]:

@@ -27,13 +27,13 @@ from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.view import NodeView
 from mpreg_proto.wire.messages import Explained, Request
 from mpreg_proto.wire.values import ValueCodec
-from mpreg_transports.client import Client, GraphResult, nanoseconds
+from mpreg_transports.client import Client, GraphResult, OnProgress, nanoseconds
 from mpreg_transports.config.validation import check_backend
 from mpreg_transports.functions.fork_safety import notify_on_fork
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError
 from mpreg_transports.runtime.clock import clock
-from mpreg_transports.runtime.result_stream import ResultStream
+from mpreg_transports.runtime.result_stream import ReplyStream
 from mpreg_transports.values import default_codec
 
 __all__ = ["SyncClient", "SyncGraph"]
@@ -154,12 +154,37 @@ class SyncClient:
         wait: float | None = None,
         retry: bool = False,
         version: str | None = None,
+        on_progress: OnProgress | None = None,
         **more: Any,
     ) -> Any:
-        """Return the result of one call. Seconds, errors and keywords are those of `Client.call`."""
+        """Return the result of one call. Seconds, errors and keywords are those of `Client.call`.
+
+        `on_progress` is called in the client's own thread.
+        """
         options = {"resources": resources, "kwargs": kwargs, "wait": wait, "retry": retry, "version": version, **more}
+        options["on_progress"] = on_progress
         return self._wait(
             lambda client, remaining: client.call(function, *args, timeout=remaining, **options), timeout=timeout
+        )
+
+    def items(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        resources: Iterable[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        wait: float | None = None,
+        version: str | None = None,
+        on_progress: OnProgress | None = None,
+        **more: Any,
+    ) -> Iterator[Any]:
+        """Call a generator and yield its items as it produces them. See `Client.items`."""
+        options = {"resources": resources, "kwargs": kwargs, "wait": wait, "version": version, **more}
+        options["on_progress"] = on_progress
+        return self._pieces(
+            lambda client, remaining: client.items(function, *args, timeout=remaining, **options), timeout
         )
 
     def graph(self) -> SyncGraph:
@@ -174,11 +199,18 @@ class SyncClient:
         wait: float | None = None,
         on_error: OnError = "fail",
         retry: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run a graph and return `{leaf name: value}`; with one handle its value, with several a tuple of values."""
         return self._wait(
             lambda client, remaining: client.run(
-                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, retry=retry
+                graph,
+                *outputs,
+                timeout=remaining,
+                wait=wait,
+                on_error=on_error,
+                retry=retry,
+                on_progress=on_progress,
             ),
             timeout=timeout,
         )
@@ -192,11 +224,19 @@ class SyncClient:
         on_error: OnError = "fail",
         trace: bool = False,
         retry: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> GraphResult:
         """Run a graph or a hand-made request, and return its complete result."""
         return self._wait(
             lambda client, remaining: client.answer(
-                graph, *outputs, timeout=remaining, wait=wait, on_error=on_error, trace=trace, retry=retry
+                graph,
+                *outputs,
+                timeout=remaining,
+                wait=wait,
+                on_error=on_error,
+                trace=trace,
+                retry=retry,
+                on_progress=on_progress,
             ),
             timeout=timeout,
         )
@@ -205,16 +245,23 @@ class SyncClient:
         self, graph: Graph, *, timeout: float | None = None, wait: float | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Run a graph and yield each leaf's (name, value) as soon as it arrives. Leaving the loop cancels the rest."""
-        streams: list[ResultStream] = []
+        return self._pieces(lambda client, remaining: client.stream(graph, timeout=remaining, wait=wait), timeout)
 
-        async def next_item(client: Client, remaining: float | None) -> tuple[str, Any] | None:
+    def _pieces(self, start: Callable[[Client, float | None], ReplyStream[T]], timeout: float | None) -> Iterator[T]:
+        """Yield what a stream of the client yields; it starts with the first piece."""
+        streams: list[ReplyStream[T]] = []
+
+        async def next_piece(client: Client, remaining: float | None) -> list[T]:
             if not streams:
-                streams.append(client.stream(graph, timeout=remaining, wait=wait))
-            return await anext(streams[0], None)
+                streams.append(start(client, remaining))
+            try:
+                return [await anext(streams[0])]
+            except StopAsyncIteration:
+                return []
 
         try:
-            while (item := self._wait(next_item, timeout=None if streams else timeout)) is not None:
-                yield item
+            while piece := self._wait(next_piece, timeout=None if streams else timeout):
+                yield piece[0]
         finally:
             for stream in streams:
                 stream.forget()
@@ -379,9 +426,18 @@ class SyncGraph(Graph):
         wait: float | None = None,
         on_error: OnError = "fail",
         retry: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Run it and return `{leaf name: value}`; with one handle its value, with several a tuple of their values."""
-        return self._blocking.run(self, *outputs, timeout=timeout, wait=wait, on_error=on_error, retry=retry)
+        return self._blocking.run(
+            self,
+            *outputs,
+            timeout=timeout,
+            wait=wait,
+            on_error=on_error,
+            retry=retry,
+            on_progress=on_progress,
+        )
 
     def stream(  # type: ignore[override]
         self, *, timeout: float | None = None, wait: float | None = None

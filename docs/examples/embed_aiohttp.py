@@ -23,6 +23,7 @@ from mpreg_proto import (
     Address,
     Call,
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -323,6 +324,8 @@ class AiohttpNode:
             case Resume(link):
                 if link in self.connections:
                     self.connections[link].readable.set()
+            case Demand():
+                pass  # this driver offers no generators
             case _:
                 assert_never(effect)
 

@@ -20,6 +20,7 @@ from mpreg_proto import (
     Address,
     Call,
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -235,6 +236,8 @@ class AsyncioNode:
             case Resume(link):
                 if link in self.connections:
                     self.connections[link].transport.resume_reading()
+            case Demand():
+                pass  # this driver offers no generators
             case _:
                 assert_never(effect)
 

@@ -23,6 +23,7 @@ from mpreg_proto import (
     Address,
     Call,
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -155,6 +156,8 @@ class SelectorNode:
                 self.of(link).reading = False
             case Resume(link):
                 self.of(link).reading = True
+            case Demand():
+                pass  # this driver offers no generators
             case _:
                 assert_never(effect)
 

@@ -25,6 +25,7 @@ from mpreg_proto import (
     Address,
     Call,
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -239,6 +240,8 @@ class TwistedNode:
             case Resume(link):
                 if link in self.connections:
                     self.connections[link].tcp.resumeProducing()
+            case Demand():
+                pass  # this driver offers no generators
             case _:
                 assert_never(effect)
 

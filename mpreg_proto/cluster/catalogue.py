@@ -44,6 +44,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     resources: tuple[str, ...] = ()
     idempotent: bool = False
     streaming: bool = False
+    """True if it is a generator: each of its calls produces items."""
     signature: str = ""
     doc: str = ""
     concurrency: int = 1

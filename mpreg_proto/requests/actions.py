@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.effects import Cancel, Notify, Run
+from mpreg_proto.effects import Cancel, Demand, Notify, Run
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Call, Done, Failed, Result
+from mpreg_proto.wire.messages import Call, CallProgress, Done, Failed, Items, ItemsTaken, Result
 
 LOCAL = LinkId(0)
 """The link to this process itself; real links count from 1."""
@@ -29,6 +29,10 @@ class Dispatch(msgspec.Struct, frozen=True, gc=False):
     """The member that runs them, if a relay at the other end passes them on."""
     client: LinkId = LOCAL
     """The link of the request, which is that of the client."""
+    progress: bool = False
+    """True if the progress of these calls comes back."""
+    streams: list[str] = []
+    """The names of the calls whose items come back one by one."""
 
 
 class CancelDispatch(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +68,14 @@ class CallFinished(msgspec.Struct, frozen=True, gc=False):
     last: bool
 
 
+class SendUpdate(msgspec.Struct, frozen=True, gc=False):
+    """Send news of a call that goes on: to the node that dispatched it, to the client that requested it, or to the
+    worker that runs it. LOCAL: to the own coordinator or worker."""
+
+    link: LinkId
+    message: CallProgress | Items | ItemsTaken
+
+
 class CreditReturned(msgspec.Struct, frozen=True, gc=False):
     """The own worker has a place for a call of this function, for the coordinator at the other end of `link`."""
 
@@ -77,7 +89,7 @@ class Connect(msgspec.Struct, frozen=True, gc=False):
     member: MemberId
 
 
-RequestAction = Dispatch | CancelDispatch | SendReply | Connect | Run | Cancel | Notify
+RequestAction = Dispatch | CancelDispatch | SendReply | SendUpdate | Connect | Run | Cancel | Demand | Notify
 """Commands: what is to be done."""
 RequestEvent = CallSettled | CallFinished | CreditReturned
 """Facts: what became of a call."""

@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from mpreg_proto.effects import Notify
 from mpreg_proto.errors import ErrorCode, Fault, over_limit
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.notices import StrayResult
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply
+from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Requirement
 from mpreg_proto.requests.graph import Plan, plan
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
@@ -28,7 +30,7 @@ from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, S
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
-from mpreg_proto.wire.messages import Done, Failed, Request, Result
+from mpreg_proto.wire.messages import CallProgress, Done, Failed, Items, ItemsTaken, Request, Result
 
 _STORY_ROWS = 4096
 """Rows of ended requests that are kept for `Coordinator.story`."""
@@ -361,6 +363,37 @@ class Coordinator:
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.cancelled(execution), now)
 
+    def update_received(self, link: LinkId, message: CallProgress | Items) -> list[RequestOutput]:
+        """Handle news of a call that was dispatched over `link`: its caller gets them, if it wants them."""
+        attempt = self.outstanding.get(message.id, message.call, link)
+        if attempt is None:
+            return [Notify(StrayResult(link, message.id))]
+        execution = attempt.execution
+        if not execution.is_open(message.call):
+            return []
+        if isinstance(message, Items):
+            if message.call not in execution.streams:
+                return []
+            execution.streamed[message.call] = message.id
+        elif not execution.request.progress:
+            return []
+        return [SendUpdate(execution.link, msgspec.structs.replace(message, id=execution.reply_id))]
+
+    def items_taken(self, link: LinkId, message: ItemsTaken) -> list[RequestOutput]:
+        """Pass on that a caller has used items of a call: the node that runs it may produce more."""
+        execution = self.in_flight.get(link, message.id)
+        number = None if execution is None else execution.streamed.get(message.call)
+        if execution is None or number is None or not execution.is_open(message.call):
+            return []
+        return [SendUpdate(execution.dispatches[number], msgspec.structs.replace(message, id=number))]
+
+    def item_too_long(self, link: LinkId, items: Items, fault: Fault, now: int) -> list[RequestOutput]:
+        """Fail a call with an item that is longer than a message to its caller may be."""
+        execution = self.in_flight.get(link, items.id)
+        if execution is None or not execution.is_open(items.call):
+            return []
+        return self.in_flight.failed(execution, items.call, fault, now)
+
     def link_lost(self, link: LinkId, now: int) -> list[RequestOutput]:
         """Handle the end of a link: its dispatched calls are lost, the requests that came over it are closed."""
         actions: list[RequestOutput] = []
@@ -505,7 +538,7 @@ class Coordinator:
                 return [name], []
             if faults.has_no_place(row.fault):  # it would have waited
                 return [], self.in_flight.deadline_exceeded(execution, now)
-        elif row.fault.code == faults.LOST and self._retry_after_loss(attempt, now):
+        elif row.fault.code == faults.LOST and name not in execution.streamed and self._retry_after_loss(attempt, now):
             return [], []
         fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)
         return [], self.in_flight.failed(execution, name, fault, now, run_times(attempt, row, now))
@@ -559,6 +592,9 @@ class Coordinator:
             if execution.id not in self.requests:
                 continue
             history, failovers = execution.history, self._limits.failovers
+            if name in execution.streamed:
+                actions += self.in_flight.failed(execution, name, faults.lost_amid_items(name, candidate.shown), now)
+                continue
             if history.lost(name, candidate, failovers=failovers):
                 if delay := self._retry_delay(execution, name, jitter, now):
                     self._pause(attempt, now + delay, now)

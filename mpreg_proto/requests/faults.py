@@ -78,6 +78,12 @@ def lost(call: str, node: str) -> Fault:
     return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": node})
 
 
+def lost_amid_items(call: str, node: str) -> Fault:
+    """1023 for a call whose first items have been passed on: its generator cannot start again."""
+    text = f"{node} was lost after the first items of call {call!r}, so it was not started again"
+    return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": node})
+
+
 def failover_limit_reached(call: str, nodes: Sequence[str], failovers: int) -> Fault:
     """1023 for an idempotent call that has used up its failovers."""
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"

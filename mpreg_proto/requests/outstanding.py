@@ -53,6 +53,9 @@ class Attempt(msgspec.Struct, frozen=True, eq=False):
     """The time in ns that it counted as used at its turn in the backlog; 0 if it has not waited there."""
 
 
+_NO_CALLS: Mapping[str, Attempt] = {}
+
+
 class Outstanding:
     """The outstanding attempts, by dispatch, member and link. It is the `Loads` of placement."""
 
@@ -133,6 +136,11 @@ class Outstanding:
         del self._by_member[attempt.candidate.member][number, call]
         self.credits.ended(attempt.candidate.member, attempt.function)
         return attempt
+
+    def get(self, number: int, call: str, link: LinkId) -> Attempt | None:
+        """Return the attempt that a message on `link` is about; None for a stray one."""
+        attempt = self._by_number.get(number, _NO_CALLS).get(call)
+        return None if attempt is None or attempt.link != link else attempt
 
     def by_number(self, number: int) -> list[Attempt]:
         """Return the outstanding attempts of one dispatch."""

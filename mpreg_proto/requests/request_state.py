@@ -215,6 +215,11 @@ def _may_refer(call: Call, dependency: str, value: bytes) -> bool:
     return len(call.args) > len(value) or dependency.encode("utf-8", "surrogatepass") in call.args
 
 
+def _streams(request: Request, plan: Plan) -> dict[str, None]:
+    """Return the calls whose items can be passed on: nothing else needs their results."""
+    return {name: None for name in request.streams if name in plan.wanted and name not in plan.dependents}
+
+
 class Execution:
     """The state of one request: `states` by call, in the request's order. `move` alone changes them."""
 
@@ -242,6 +247,8 @@ class Execution:
         "size",
         "states",
         "story",
+        "streamed",
+        "streams",
         "unverified",
         "values",
         "values_size",
@@ -292,6 +299,10 @@ class Execution:
         """The pending calls, each with its timers."""
         self.possibly_started: dict[str, None] = {}
         """Non-idempotent calls whose body may have started, ended ones too (docs/explanation/guarantees.md)."""
+        self.streams: dict[str, None] = _streams(request, plan) if request.streams else {}
+        """The calls whose items the caller gets one by one."""
+        self.streamed: dict[str, int] = {}
+        """The number of the dispatch of each of them that has produced an item: it may not start again."""
         self.unverified: bool = False
         """True if it is sent again, and a call of it is not known to be idempotent everywhere: that may have run."""
         self._retained = () if request.eager else plan.wanted

@@ -492,7 +492,20 @@ class Scheduler:
                 batch, size = None, self._size(execution, call, {})
         if batch is None:
             number = self._outstanding.next_number()
-            batch = batches[route] = _Batch(Dispatch(link, number, [], {}, execution.deadline, [], to, execution.link))
+            batch = batches[route] = _Batch(
+                Dispatch(
+                    link,
+                    number,
+                    [],
+                    {},
+                    execution.deadline,
+                    [],
+                    to,
+                    execution.link,
+                    execution.request.progress,
+                    [],
+                )
+            )
             execution.dispatches[number] = link
         batch.size += size
         return batch
@@ -518,6 +531,8 @@ class Scheduler:
             dispatch.inputs.update(execution.inputs_of(name))
         if chosen.idempotent:
             dispatch.idempotent.append(name)
+        if name in execution.streams:
+            dispatch.streams.append(name)
         state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
         execution.move(name, state, now, chosen.shown, why)
         self._outstanding.add(

@@ -18,24 +18,28 @@ from mpreg_proto.effects import (
     FAILURE_SUMMARY,
     FAILURE_TEXT,
     Cancel,
+    Demand,
     Lost,
     NotStarted,
     Outcome,
     Raised,
+    Report,
     Returned,
     Run,
 )
-from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
+from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError, over_limit
 from mpreg_proto.guard import shown
 from mpreg_proto.ids import LinkId, RunId
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import CallFinished, CreditReturned, RequestOutput
+from mpreg_proto.requests.actions import CallFinished, CreditReturned, RequestOutput, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Pace
 from mpreg_proto.requests.fair_queue import Client, FairQueue
+from mpreg_proto.timers import Key, TimerKind, Timers
 from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
-from mpreg_proto.wire.messages import Call, Done, Failed
+from mpreg_proto.wire.messages import Call, CallProgress, Done, Failed, Items, ItemsTaken
+from mpreg_proto.wire.value_limits import MAX_ARRAY, ValueTooLarge
 from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
 
 
@@ -58,6 +62,31 @@ class Job(msgspec.Struct, eq=False):
     client: Client = (b"", 0)
     charged: int = 0
     """The time in ns that it counted as used at its turn in the queue; 0 if it has not waited there."""
+    progress: bool = False
+    """True if its coordinator wants its progress."""
+    streamed: bool = False
+    """True if its coordinator wants the items of its generator one by one."""
+
+
+ITEM_WINDOW: Final = 16
+"""The items of a generator that are on their way to its consumer; then it waits."""
+
+
+class _Generated:
+    """The items of one running generator."""
+
+    __slots__ = ("collected", "count", "demand")
+
+    def __init__(self) -> None:
+        self.demand = ITEM_WINDOW
+        """The items that it may still produce."""
+        self.count = 0
+        self.collected = bytearray()
+        """The bytes of its items, unless they are sent one by one."""
+
+
+REPORT_EVERY: Final = 100 * MILLISECOND
+"""The least time between two messages about the progress of one call, but for the last one, in ns."""
 
 
 class Worker:
@@ -70,6 +99,7 @@ class Worker:
         limits: Limits = DEFAULT,
         *,
         shown: Callable[[], str] = lambda: "",
+        timers: Timers | None = None,
     ) -> None:
         self._shown = shown
         """Returns the name of this node for errors, which changes with its id."""
@@ -100,14 +130,26 @@ class Worker:
         self._paces: dict[str, Pace] = {}
         """The pace of each function whose calls were queued."""
         self._last_run = 0
+        self._generators: dict[str, None] = {}
+        """The functions that are generators."""
+        self._generated: dict[RunId, _Generated] = {}
+        self._timers = Timers() if timers is None else timers
+        self._reports: dict[RunId, Report | None] = {}
+        """The runs that sent their progress within `REPORT_EVERY`, each with the report that is to be sent then."""
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 
-    def concurrency(self, function: str, slots: int, now: int, *, queue: int = 0) -> list[RequestOutput]:
+    def concurrency(
+        self, function: str, slots: int, now: int, *, queue: int = 0, generator: bool = False
+    ) -> list[RequestOutput]:
         """Run at most `slots` bodies of `function` at once from now on, and queue at most `queue` (0: `slots`) calls.
 
-        Running and queued ones go on.
+        `generator`: they produce items. Running and queued ones go on.
         """
+        if generator:
+            self._generators[function] = None
+        else:
+            self._generators.pop(function, None)
         self._slots[function] = slots
         self._queue_limits[function] = queue or slots
         actions = self._next(function, now) if function in self._queues else []
@@ -126,13 +168,15 @@ class Worker:
         *,
         client: Client = (b"", 0),
         idempotent: Sequence[str] = (),
+        progress: bool = False,
+        streams: Sequence[str] = (),
         deadline: int,
         now: int,
     ) -> list[RequestOutput]:
         """Run or refuse each of `calls`, which are for `client`.
 
-        The sender takes those named in `idempotent` for that.
-        Everything is checked again here, as the sender's view may be old.
+        The sender takes those named in `idempotent` for that. `progress`: it wants to know how far they are. `streams`:
+        it wants the items of these one by one. Everything is checked again here, as its view may be old.
         """
         jobs = self._dispatches.setdefault((link, number), {})
         self._by_link.setdefault(link, {})[number] = None
@@ -143,6 +187,8 @@ class Worker:
             job = Job(link, number, call, inputs, deadline=deadline, accepted=now)
             job.client = client
             job.assumed_idempotent = call.name in assumed
+            job.progress = progress
+            job.streamed = call.name in streams
             job.memory = (
                 sum([sizes[dependency] for dependency in call.dependencies if dependency in sizes]) if sizes else 0
             )
@@ -181,7 +227,10 @@ class Worker:
         if not self._busy[function]:
             del self._busy[function]
         self._memory_used -= job.memory
-        actions: list[RequestOutput] = [self._end(job, self._row(job, outcome, now))]
+        actions: list[RequestOutput] = self._last_report(run, job) if self._reports else []
+        generated = self._generated.pop(run, None) if self._generated else None
+        row = self._row(job, outcome, now) if generated is None else self._last_row(job, generated, outcome, now)
+        actions.append(self._end(job, row))
         if self._queues:
             if (queue := self._queues.get(function)) is not None:
                 ran = now - job.started
@@ -191,6 +240,80 @@ class Worker:
         if self._blocked:
             actions += self._start_blocked(now)
         return actions + self._return_credit(now) if self._waiters else actions
+
+    def yielded(self, run: RunId, items: Sequence[Any]) -> list[RequestOutput]:
+        """Send the next items of a generator, or keep them for its result.
+
+        Raises LocalProtocolError for a run that does not run or is no generator, and for more items than it may
+        produce; nothing has changed then.
+        """
+        job, generated = self._require(run), self._generated.get(run)
+        if generated is None:
+            raise LocalProtocolError(f"run {run} is of {job.call.function!r}, which is no generator")
+        if len(items) > generated.demand:
+            raise LocalProtocolError(f"run {run} may produce {generated.demand} items now, not {len(items)}")
+        generated.demand -= len(items)
+        if job.cancelled is not None or not items:
+            return []
+        encoded: list[bytes] = []
+        for item in items:
+            generated.count += 1
+            try:
+                encoded.append(self._codec.encode(item))
+            except BaseException as error:  # UnsendableValue, or what a user's object raises past the codec
+                text = f"item {generated.count} cannot be sent: {exception_text(error)}"
+                return self._stop(job, self._failure(job.call, Raised("UnsendableValue", text)))
+        if job.streamed:
+            return [SendUpdate(job.link, Items(job.request, job.call.name, tuple(encoded)))]
+        return self._collect(job, run, generated, encoded)
+
+    def _collect(self, job: Job, run: RunId, generated: _Generated, items: list[bytes]) -> list[RequestOutput]:
+        """Keep items for the result, and let the generator go on unless the result is too long."""
+        for item in items:
+            generated.collected += item
+        size, most = len(generated.collected), self._limits.node_message
+        if size > most:
+            return self._stop(job, over_limit("message", most, size).with_details(call=job.call.name))
+        if generated.count > MAX_ARRAY:
+            return self._stop(job, over_limit("array entries", MAX_ARRAY, generated.count))
+        generated.demand += len(items)
+        return [Demand(run, len(items))]
+
+    def items_taken(self, link: LinkId, message: ItemsTaken) -> list[RequestOutput]:
+        """Let a generator produce as many items as its consumer has used. More than were sent do not count."""
+        job = self._dispatches.get((link, message.id), {}).get(message.call)
+        generated = None if job is None or job.run is None else self._generated.get(job.run)
+        if job is None or job.run is None or generated is None or not job.streamed or job.cancelled is not None:
+            return []
+        more = min(message.count, ITEM_WINDOW - generated.demand)
+        if more <= 0:
+            return []
+        generated.demand += more
+        return [Demand(job.run, more)]
+
+    def item_too_long(self, link: LinkId, items: Items, fault: Fault) -> list[RequestOutput]:
+        """Stop a generator with an item that is longer than a message may be."""
+        job = self._dispatches.get((link, items.id), {}).get(items.call)
+        return [] if job is None else self._stop(job, fault.with_details(call=items.call))
+
+    def reported(self, run: RunId, report: Report, now: int) -> list[RequestOutput]:
+        """Send how far a body is: at once, or when `REPORT_EVERY` has passed since the last message.
+
+        Raises LocalProtocolError for a run that has ended or never began; nothing has changed then.
+        """
+        job = self._require(run)
+        if not job.progress or job.cancelled is not None:
+            return []
+        if run in self._reports:
+            self._reports[run] = report
+            return []
+        return self._send_report(run, job, report, now)
+
+    def wake(self, key: Key, now: int) -> list[RequestOutput]:
+        """Handle a timer of the worker: send the newest report of a run, if there is one that was not sent."""
+        run = RunId(int(key[1]))
+        report, job = self._reports.pop(run, None), self._runs.get(run)
+        return [] if report is None or job is None else self._send_report(run, job, report, now)
 
     def cancel(self, link: LinkId, number: int, now: int) -> list[RequestOutput]:
         """Cancel a dispatch: refuse its queued calls at once, stop its running ones, which answer when they end."""
@@ -230,6 +353,7 @@ class Worker:
         """Refuse the queued calls of a function that is no longer offered, unless they may run all the same."""
         self._slots.pop(function, None)
         self._queue_limits.pop(function, None)
+        self._generators.pop(function, None)
         self._paces.pop(function, None)
         self._waiters.pop(function, None)
         self._promised.pop(function, None)
@@ -260,6 +384,30 @@ class Worker:
         return link in self._by_link
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _require(self, run: RunId) -> Job:
+        job = self._runs.get(run)
+        if job is None:
+            raise LocalProtocolError(f"run {shown(run)} does not run: it has ended already, or was never returned")
+        return job
+
+    def _send_report(self, run: RunId, job: Job, report: Report, now: int) -> list[RequestOutput]:
+        self._reports[run] = None
+        self._timers.set((TimerKind.REPORT, run), now + REPORT_EVERY)
+        return [self._progress(job, report)]
+
+    def _last_report(self, run: RunId, job: Job) -> list[RequestOutput]:
+        """Return the report of an ended run that was not sent, which must come before its result."""
+        if run not in self._reports:
+            return []
+        self._timers.cancel((TimerKind.REPORT, run))
+        report = self._reports.pop(run)
+        return [] if report is None or job.cancelled is not None else [self._progress(job, report)]
+
+    def _progress(self, job: Job, report: Report) -> SendUpdate:
+        call, text = job.call, sendable(report.text, FAILURE_SUMMARY)
+        message = CallProgress(job.request, call.name, call.function, self._shown(), report.done, report.total, text)
+        return SendUpdate(job.link, message)
 
     def _has_slot(self, function: str) -> bool:
         return self._busy.get(function, 0) < self._slots.get(function, 1)
@@ -348,7 +496,11 @@ class Worker:
         self._memory_used += job.memory
         function = job.call.function
         self._busy[function] = self._busy.get(function, 0) + 1
-        return Run(run, function, arguments[0], arguments[1], job.deadline)
+        demand = 0
+        if function in self._generators:
+            self._generated[run] = _Generated()
+            demand = ITEM_WINDOW
+        return Run(run, function, arguments[0], arguments[1], job.deadline, job.progress, demand)
 
     def _arguments(self, job: Job) -> tuple[list[Any], dict[str, Any]] | Fault:
         """Return the arguments of a call with its references replaced.
@@ -403,6 +555,21 @@ class Worker:
             fault = faults.lost_on_node(job.call, self._shown(), sendable(outcome.reason, FAILURE_SUMMARY))
             return Failed(name, fault, False, waited, ran)
         return Failed(name, job.cancelled or faults.CANCELLED, False, waited, ran)
+
+    def _last_row(self, job: Job, generated: _Generated, outcome: Outcome, now: int) -> Done | Failed:
+        """Return the row of a generator that has ended: its result is the list of its items, or nothing."""
+        name, waited, ran = job.call.name, job.started - job.accepted, now - job.started
+        if job.cancelled is not None:  # the list would not be complete
+            return Failed(name, job.cancelled, False, waited, ran)
+        if not isinstance(outcome, Returned):
+            return self._row(job, outcome, now)
+        if job.streamed:
+            return Done(name, b"", waited, ran)
+        try:
+            return Done(name, self._codec.join(generated.collected, generated.count), waited, ran)
+        except ValueTooLarge as error:
+            text = f"the list of the items of call {name!r} is over a limit: {error}"
+            return Failed(name, Fault(ErrorCode.LIMIT_EXCEEDED, text, error.details), False, waited, ran)
 
     def _failure(self, call: Call, outcome: Raised) -> Fault:
         kind, message = sendable(outcome.kind, FAILURE_SUMMARY), sendable(outcome.message, FAILURE_TEXT)

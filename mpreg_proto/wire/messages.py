@@ -141,6 +141,11 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     only if every function in it is idempotent, else it answers 1023. Only sent to a peer with the feature."""
     client: int = 0
     """The sender's number of the client that the calls are for; clients take turns where calls wait."""
+    progress: bool = False
+    """If True, the progress of its calls comes back, each time as a `CallProgress`."""
+    streams: tuple[str, ...] = ()
+    """Calls of generators whose items come back one by one, as `Items`, if nothing depends on them. Their `Done` then
+    has an empty `value`. Any other call has its whole result there."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -196,6 +201,41 @@ class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=Fal
     """A command to stop a request. Its `Result` still comes, with 1021 or with what was done by then."""
 
     id: int
+
+
+class CallProgress(msgspec.Struct, array_like=True, frozen=True, tag=32, gc=False):
+    """The progress of a call, as its function reports it; only for a request with `progress`, before its `Result`.
+
+    At most ten come in a second for each call. A receiver that coordinates the request sends it on.
+    """
+
+    id: int
+    call: str
+    function: str
+    node: str
+    """The node that runs the call."""
+    done: int | float
+    total: int | float | None = None
+    text: str = ""
+
+
+class Items(msgspec.Struct, array_like=True, frozen=True, tag=33, gc=False):
+    """The next items of a call in `streams`, in order and before its `Result`.
+
+    At most 16 items are on their way at a time: more follow after an `ItemsTaken`.
+    """
+
+    id: int
+    call: str
+    values: tuple[bytes, ...]
+
+
+class ItemsTaken(msgspec.Struct, array_like=True, frozen=True, tag=34, gc=False):
+    """The receiver of `Items` has used so many more of them: as many new ones may come."""
+
+    id: int
+    call: str
+    count: int
 
 
 # -- queries about the cluster ----------------------------------------------------------------------------------------
@@ -406,6 +446,9 @@ Message = (
     | Request
     | Result
     | CancelRequest
+    | CallProgress
+    | Items
+    | ItemsTaken
     | Credit
     | Explain
     | Explanation

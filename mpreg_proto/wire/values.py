@@ -44,6 +44,7 @@ from mpreg_proto.wire.references import (
     write_reference,
 )
 from mpreg_proto.wire.value_limits import (
+    MAX_ARRAY,
     MAX_CONTAINERS,
     MAX_KEY,
     RECORD_AS_KEY,
@@ -181,6 +182,19 @@ class ValueCodec:
             whole = False
         if not whole:
             raise RuntimeError("it changed while it was encoded; send a copy")
+        return data
+
+    def join(self, items: bytes | bytearray, count: int) -> bytes:
+        """Return the bytes of a list of `count` values, from the bytes of each one after the other.
+
+        Raises ValueTooLarge if the list is over a limit, although each of its values is within all limits.
+        """
+        if count > MAX_ARRAY:
+            raise ValueTooLarge("array entries", MAX_ARRAY, count)
+        data: bytes = Packer().pack_array_header(count) + items
+        if not is_flat(data, len(data)):
+            refuse_oversized_headers(data, len(data))
+            measure_bytes(data, len(data))
         return data
 
     def decode(self, data: bytes | bytearray | memoryview, *, inputs: Mapping[str, object] | None = None) -> object:

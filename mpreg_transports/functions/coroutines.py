@@ -42,13 +42,19 @@ class CoroutineRun:
     """One body. `done` is called once with its outcome, in its task, unless the body was abandoned before."""
 
     def __init__(
-        self, call: Callable[[], Awaitable[Any]], done: Callable[[Outcome], None], *, on_start: Callable[[], None]
+        self,
+        call: Callable[[], Awaitable[Any]],
+        done: Callable[[Outcome], None],
+        *,
+        on_start: Callable[[], None],
+        own_frames: int = _OWN_FRAMES,
     ) -> None:
-        """Create the run; `on_start` is called when its task begins."""
+        """Create the run; `on_start` is called when its task begins. `own_frames` are left out of tracebacks."""
         self._call: Callable[[], Awaitable[Any]] | None = call
         """The call with its arguments. It is cleared once the body has them, so that nothing here keeps them."""
         self._done = done
         self._on_start: Callable[[], None] | None = on_start
+        self._own_frames = own_frames
         self._cancelled = False
         self._is_abandoned = False
         self._ended = False
@@ -118,9 +124,9 @@ class CoroutineRun:
             self._ended = True
             return
         except self._cancellation as error:
-            outcome = Stopped() if self._cancelled else describe_exception(error, skip_frames=_OWN_FRAMES)
+            outcome = Stopped() if self._cancelled else describe_exception(error, skip_frames=self._own_frames)
         except BaseException as error:  # an exception of a body is its call's error, never the node's end
-            outcome = describe_exception(error, skip_frames=_OWN_FRAMES)
+            outcome = describe_exception(error, skip_frames=self._own_frames)
         self._finish(outcome)
 
     async def _body(self) -> Any:

@@ -19,11 +19,20 @@ import anyio.lowlevel
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.describe import exception_text, sendable, short_name
-from mpreg_proto.effects import Lost, NotStarted, Outcome, Returned, Run
+from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Run
 from mpreg_transports.functions.contexts import Contexts
 from mpreg_transports.functions.coroutines import CoroutineRun, Spawn
 from mpreg_transports.functions.exceptions import describe_exception
+from mpreg_transports.functions.generators import (
+    Deliver,
+    GeneratorRun,
+    GeneratorTask,
+    GeneratorThread,
+    is_async_generator,
+    is_generator,
+)
 from mpreg_transports.functions.pools import ExecutorSource, Pool, PoolRun
+from mpreg_transports.functions.progress import SILENT, Injected, Progress, injected_parameter
 from mpreg_transports.functions.threads import Threads, get_call_soon_threadsafe, worker_threads
 
 ASYNC_CONCURRENCY = 1_024
@@ -78,48 +87,99 @@ class ThreadRun:
 class Function:
     """One registered function: its description in the cluster (`spec`) and the way to call it."""
 
-    __slots__ = ("call", "mode", "pool", "spec")
+    __slots__ = ("call", "mode", "pool", "progress", "spec")
 
     def __init__(
-        self, call: Callable[..., Any], spec: FunctionSpec, *, mode: ExecutionMode, pool: Pool | None = None
+        self,
+        call: Callable[..., Any],
+        spec: FunctionSpec,
+        *,
+        mode: ExecutionMode,
+        pool: Pool | None = None,
+        progress: Injected | None = None,
     ) -> None:
         self.call: Callable[..., Any] = call
+        self.progress: Injected | None = progress
+        """The parameter that gets a progress reporter."""
         self.spec: FunctionSpec = spec
         self.mode: ExecutionMode = mode
         self.pool: Pool | None = pool
 
-    def run_inline(self, run: Run, runtime: Runtime) -> Outcome:
+    def arguments(self, run: Run, reporter: Progress = SILENT) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments of a body. Raises TypeError if its caller has passed the reporter's parameter."""
+        return (run.args, run.kwargs) if self.progress is None else self.progress.add(reporter, run.args, run.kwargs)
+
+    def run_inline(self, run: Run, runtime: Runtime, reporter: Progress = SILENT) -> Outcome:
         """Call the function at once, in the calling thread."""
         try:
-            return Returned(runtime.contexts.fresh().run(self.call, *run.args, **run.kwargs))
+            args, kwargs = self.arguments(run, reporter)
+            return Returned(runtime.contexts.fresh().run(self.call, *args, **kwargs))
         except BaseException as error:  # an exception of a body is its call's error, never the node's end
             return describe_exception(error)
 
+    def start_generator(
+        self,
+        run: Run,
+        runtime: Runtime,
+        deliver: Deliver,
+        done: Callable[[Outcome], None],
+        *,
+        on_start: Callable[[], None],
+        reporter: Progress = SILENT,
+    ) -> GeneratorRun | NotStarted | Raised:
+        """Start a generator: `deliver` takes its items and `done` its outcome, as in `start`. Or return the outcome."""
+        try:
+            args, kwargs = self.arguments(run, reporter)
+        except TypeError as error:
+            return Raised("TypeError", str(error))
+        call = partial(self.call, *args, **kwargs)
+        if self.mode is ExecutionMode.EVENT_LOOP:
+            task = GeneratorTask(call, deliver, done, demand=run.demand, on_start=on_start)
+            task.start(runtime.contexts.fresh(), runtime.loop, runtime.spawn)
+            return task
+        soon = runtime.call_soon_threadsafe
+        thread = GeneratorThread(call, deliver, done, demand=run.demand, call_soon_threadsafe=soon)
+        try:
+            thread.start(runtime.contexts.for_thread(), runtime.threads)
+        except RuntimeError as error:
+            return NotStarted(f"no worker thread could be started: {exception_text(error)}")
+        return thread
+
     def start(
-        self, run: Run, runtime: Runtime, done: Callable[[Outcome], None], *, on_start: Callable[[], None]
-    ) -> FunctionRun | NotStarted | Lost:
+        self,
+        run: Run,
+        runtime: Runtime,
+        done: Callable[[Outcome], None],
+        *,
+        on_start: Callable[[], None],
+        reporter: Progress = SILENT,
+    ) -> FunctionRun | NotStarted | Lost | Raised:
         """Start a body; `done` is called once with its outcome in the event loop's thread. Or return the outcome.
 
         `on_start` is called when the body begins, where that is known. `done` of a coroutine is called in its task;
         `done` of others is called in a callback of the event loop, where no part of anyio can be used except to set an
         event.
         """
+        try:
+            args, kwargs = self.arguments(run, reporter)
+        except TypeError as error:
+            return Raised("TypeError", str(error))
         if self.mode is ExecutionMode.EVENT_LOOP:
-            body = CoroutineRun(partial(self.call, *run.args, **run.kwargs), done, on_start=on_start)
+            body = CoroutineRun(partial(self.call, *args, **kwargs), done, on_start=on_start)
             body.start(runtime.contexts.fresh(), runtime.loop, runtime.spawn)
             return body
         if self.mode is ExecutionMode.EXECUTOR:
             return self._start_in_pool(run, runtime, done)
         context = runtime.contexts.for_thread()
         try:
-            runtime.threads.start(partial(self._in_thread, run, context), done, runtime.call_soon_threadsafe)
+            runtime.threads.start(partial(self._in_thread, args, kwargs, context), done, runtime.call_soon_threadsafe)
         except RuntimeError as error:
             return NotStarted(f"no worker thread could be started: {exception_text(error)}")
         return ThreadRun()
 
-    def _in_thread(self, run: Run, context: Context) -> Outcome:
+    def _in_thread(self, args: list[Any], kwargs: dict[str, Any], context: Context) -> Outcome:
         try:
-            return Returned(context.run(self.call, *run.args, **run.kwargs))
+            return Returned(context.run(self.call, *args, **kwargs))
         except BaseException as error:  # in a worker thread of this package only the body raises
             return describe_exception(error)
 
@@ -161,8 +221,21 @@ def function(
         raise ValueError(f"{name} is async def: it runs in the event loop, not inline or in an executor")
     if inline and executor is not None:
         raise ValueError(f"{name}: inline=True and executor= exclude each other")
+    streaming = is_generator(call)
+    if streaming and (executor is not None or inline):
+        option = "inline=True" if inline else "executor="
+        raise ValueError(
+            f"{name} is a generator, which runs in a thread or the event loop of the node, step by step; leave out "
+            f"{option}, or return a list"
+        )
+    progress = injected_parameter(name, call)
+    if progress is not None and executor is not None:
+        raise ValueError(
+            f"{name}: an executor such as a process pool cannot pass on progress; leave out executor=, or the "
+            f"parameter {progress.name!r}, which is annotated Progress"
+        )
     mode = ExecutionMode.THREAD
-    if is_async:
+    if is_async or is_async_generator(call):
         mode = ExecutionMode.EVENT_LOOP
     elif inline:
         mode = ExecutionMode.INLINE
@@ -184,14 +257,14 @@ def function(
         version=version,
         resources=tuple(sorted(tags(resources))),
         idempotent=idempotent,
-        streaming=False,
-        signature=_signature(call),
+        streaming=streaming,
+        signature=_signature(call, None if progress is None else progress.name),
         doc=_first_line(call),
         concurrency=concurrency,
         queue=queue or 0,
         inline=inline,
     )
-    return Function(call, spec, mode=mode, pool=pool)
+    return Function(call, spec, mode=mode, pool=pool, progress=progress)
 
 
 def tags(resources: Iterable[str]) -> frozenset[str]:
@@ -245,13 +318,17 @@ class _Short(Repr):
 _short = _Short()
 
 
-def _signature(call: Callable[..., Any]) -> str:
-    """Return the parameters as `inspect.signature` writes them, each default and annotation cut short."""
+def _signature(call: Callable[..., Any], hidden: str | None) -> str:
+    """Return the parameters as `inspect.signature` writes them, each default and annotation cut short.
+
+    Callers do not pass the one named `hidden`.
+    """
     try:
         signature = inspect.signature(call)
         parameters = [
             one.replace(default=_shown(one.default), annotation=_annotation(one.annotation))
             for one in signature.parameters.values()
+            if one.name != hidden
         ]
         found = str(
             signature.replace(parameters=parameters, return_annotation=_annotation(signature.return_annotation))

@@ -33,6 +33,7 @@ from mpreg_proto.effects import (
     NotStarted,
     Outcome,
     Raised,
+    Report,
     Returned,
     Run,
     Send,
@@ -59,8 +60,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _CHECKPOINT_EVERY = 256
 """The inputs between two checkpoints of the hash."""
 _INPUTS = frozenset(
-    "link_opened receive handle link_closed dial_failed progress backlog finished wake submit cancel offer withdraw "
-    "set_resources advertise leave".split()
+    "link_opened receive handle link_closed dial_failed progress backlog finished yielded reported wake submit cancel "
+    "offer withdraw set_resources advertise leave".split()
 )
 """The names of records, beside "drain" and "entropy"."""
 
@@ -235,6 +236,10 @@ def _encode_args(name: str, args: tuple[Any, ...], codec: ValueCodec) -> tuple[A
             return link, data if isinstance(data, str) else bytes(data)
         case "finished", (run, outcome, began):
             return run, began, *_encode_outcome(outcome, codec)
+        case "yielded", (run, items):
+            return run, [_encode_item(item, codec) for item in items]
+        case "reported", (run, report):
+            return run, report.done, report.total, sendable(report.text, FAILURE_TEXT)
         case "submit", (request,):
             return (_encode(request),)
         case "handle", (link, message):
@@ -252,6 +257,10 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
         node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, now=now)
     elif name == "finished":
         node.finished(args[0], _decode_outcome(args[2:], codec), now=now, began=args[1])
+    elif name == "yielded":
+        node.yielded(args[0], [_decode_item(item, codec) for item in args[1]], now=now)
+    elif name == "reported":
+        node.reported(args[0], Report(*args[1:]), now=now)
     elif name == "offer":
         node.offer(msgspec.convert(args[0], FunctionSpec), now=now)
     elif name == "handle":
@@ -264,6 +273,22 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
         getattr(node, name)(tuple(args[0]), now=now)
     else:
         getattr(node, name)(*args, now=now)
+
+
+def _encode_item(item: object, codec: ValueCodec) -> bytes:
+    """Return the bytes of an item; none of one that cannot be sent."""
+    try:
+        return codec.encode(item)
+    except BaseException:  # as the worker does
+        return b""
+
+
+class _Unsendable:
+    """An item that could not be sent, and that cannot be sent in a replay either."""
+
+
+def _decode_item(written: bytes, codec: ValueCodec) -> object:
+    return codec.decode(written) if written else _Unsendable()
 
 
 def _encode_outcome(outcome: Outcome, codec: ValueCodec) -> tuple[object, ...]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextvars import copy_context
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mpreg_proto.effects import (
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -39,7 +40,9 @@ from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
+from mpreg_transports.functions.generators import GeneratorTask, GeneratorThread
 from mpreg_transports.functions.pools import Pool
+from mpreg_transports.functions.progress import SILENT, RunReporter
 from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.runtime import logs
 from mpreg_transports.runtime.clock import Clock, clock
@@ -57,10 +60,13 @@ BLOCKING_NS = 100_000_000
 """The nanoseconds for which an inline function may block the event loop without a warning."""
 
 
+_GENERATORS = (GeneratorTask, GeneratorThread)
+
+
 class _FunctionRunState:
     """The state of one running body."""
 
-    __slots__ = ("began", "body", "clock", "function")
+    __slots__ = ("began", "body", "clock", "function", "reporter")
 
     def __init__(self, function: Function, clock: Clock) -> None:
         self.function = function
@@ -68,6 +74,8 @@ class _FunctionRunState:
         self.began = clock()
         self.body: FunctionRun | None = None
         """Set once the body has been started."""
+        self.reporter: RunReporter | None = None
+        """The progress reporter of the body, if its caller wants the progress."""
 
     def begin(self) -> None:
         """Record the time at which its task begins."""
@@ -97,8 +105,9 @@ class Driver:
         self._context = copy_context()
         """The context in which effects are carried out, so that a new link never gets the context of an ended body."""
         self._running: dict[RunId, _FunctionRunState] = {}
-        self._ended_runs: list[tuple[RunId, Outcome, int]] = []
-        """The outcomes of bodies that have ended, and when; `_process_outcomes` takes all of one turn of the loop."""
+        self._ended_runs: list[tuple[RunId, Outcome | list[Any], int]] = []
+        """The outcomes of bodies that have ended, and when, and the items of generators; `_process_outcomes` takes all
+        of one turn of the loop."""
         self._outcomes = anyio.Event()
         """Set while an outcome waits. On asyncio also after coroutines were started: many end in their first step."""
         self._coroutines_started = False
@@ -192,6 +201,9 @@ class Driver:
             case Cancel(run):
                 if (running := self._running.get(run)) is not None and running.body is not None:
                     running.body.cancel()
+            case Demand(run, items):
+                if (running := self._running.get(run)) is not None and isinstance(running.body, _GENERATORS):
+                    running.body.demand(items)
             case _:
                 assert_never(effect)
 
@@ -305,12 +317,14 @@ class Driver:
         function = self._functions.get(run.function)
         runtime = self._runtime
         assert runtime is not None, "effects are carried out once run() is running"
-        if function is None:
+        if function is None or function.spec.streaming != bool(run.demand):
             self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=self._clock())
         elif function.mode is ExecutionMode.INLINE:
             began = self._clock()
-            outcome = function.run_inline(run, runtime)
+            reporter = self._reporter(run, function, lambda: None)  # its reports come with the outcome
+            outcome = function.run_inline(run, runtime, reporter or SILENT)
             ended = self._clock()
+            self._report_progress(run.run, reporter)
             self._report_outcome(run.run, run.function, outcome, began=began, ended=ended)
             if ended - began > BLOCKING_NS:
                 took = (ended - began) / 1e6
@@ -318,13 +332,45 @@ class Driver:
                 log.warning(text, run.function, took)
         else:
             running = self._running[run.run] = _FunctionRunState(function, self._clock)
-            body = function.start(run, runtime, partial(self._record_ended_run, run.run), on_start=running.begin)
-            if isinstance(body, (NotStarted, Lost)):
+            running.reporter = self._reporter(run, function, partial(self._reports_waiting, run.run))
+            body = self._start(run, function, running)
+            if isinstance(body, (NotStarted, Lost, Raised)):
                 self._body_ended(run.run, body, self._clock())
             else:
                 running.body = body
                 if function.mode is ExecutionMode.EVENT_LOOP and runtime.loop is not None:
                     self._coroutines_started = True
+
+    def _start(
+        self, run: Run, function: Function, running: _FunctionRunState
+    ) -> FunctionRun | NotStarted | Lost | Raised:
+        assert self._runtime is not None
+        done, reporter = partial(self._record_ended_run, run.run), running.reporter or SILENT
+        if run.demand:
+            deliver = partial(self._record_items, run.run)
+            return function.start_generator(
+                run, self._runtime, deliver, done, on_start=running.begin, reporter=reporter
+            )
+        return function.start(run, self._runtime, done, on_start=running.begin, reporter=reporter)
+
+    def _reporter(self, run: Run, function: Function, notify: Callable[[], None]) -> RunReporter | None:
+        """Return a reporter for a body that has one and whose caller wants its progress, or None."""
+        return RunReporter(notify) if run.reports and function.progress is not None else None
+
+    def _reports_waiting(self, run: RunId) -> None:
+        """Take the progress of a body soon. Called in the thread of the body."""
+        assert self._runtime is not None
+        self._runtime.call_soon_threadsafe(self._take_progress, run)
+
+    def _take_progress(self, run: RunId) -> None:
+        if not self._stopped and (running := self._running.get(run)) is not None:
+            self._report_progress(run, running.reporter)
+            self.flush()
+
+    def _report_progress(self, run: RunId, reporter: RunReporter | None) -> None:
+        report = None if reporter is None else reporter.take()
+        if report is not None:
+            self.node.reported(run, report, now=self._clock())
 
     def _record_ended_run(self, run: RunId, outcome: Outcome) -> None:
         """Record an outcome for `_process_outcomes`.
@@ -332,13 +378,24 @@ class Driver:
         Called in the task of a coroutine, or in a callback of the event loop, also after the node has ended.
         """
         running = self._running.get(run)
-        if running is None or (self._stopped and not isinstance(running.body, CoroutineRun)):
+        if running is None or (self._stopped and _coroutine_of(running.body) is None):
             return  # nothing would process it, and whoever keeps this driver would keep the value
         self._ended_runs.append((run, outcome, self._clock()))
         self._outcomes.set()
         if self._stopped and not self._flushing:  # `_process_outcomes` has ended, or is about to
             self._process_ended_runs()
             self._wakeup.set()
+
+    def _record_items(self, run: RunId, items: list[Any]) -> None:
+        """Record items for `_process_outcomes`. Called where `_record_ended_run` is."""
+        if run not in self._running or self._stopped:
+            return
+        last = self._ended_runs[-1] if self._ended_runs else None
+        if last is not None and last[0] == run and isinstance(last[1], list):
+            last[1].extend(items)  # one message for all
+            return
+        self._ended_runs.append((run, items, 0))
+        self._outcomes.set()
 
     async def _process_outcomes(self) -> None:
         """Process the outcomes of each turn of the event loop together: one flush, and one write per link."""
@@ -353,9 +410,12 @@ class Driver:
             self._context.run(self._report_ended_runs, ended)
             self.flush()
 
-    def _report_ended_runs(self, ended: list[tuple[RunId, Outcome, int]]) -> None:
+    def _report_ended_runs(self, ended: list[tuple[RunId, Outcome | list[Any], int]]) -> None:
         for run, outcome, at in ended:
-            self._body_ended(run, outcome, at)
+            if not isinstance(outcome, list):
+                self._body_ended(run, outcome, at)
+            elif run in self._running:
+                self.node.yielded(run, outcome, now=self._clock())
 
     def _body_ended(self, run: RunId, outcome: Outcome, ended: int) -> None:
         running = self._running.pop(run, None)
@@ -364,6 +424,8 @@ class Driver:
         function = running.function
         if function.pool is not None and function.pool.closed_reason:
             self._withdraw(function.pool)
+        if running.reporter is not None:
+            self._report_progress(run, running.reporter)
         now = self._clock()
         self._report_outcome(run, function.spec.name, outcome, began=running.began + now - ended, ended=now)
 
@@ -392,7 +454,10 @@ class Driver:
         self._process_ended_runs()
         for pool in dict.fromkeys(one.pool for one in self._functions.values() if one.pool is not None):
             pool.close()
-        bodies = {run: one.body for run, one in self._running.items() if isinstance(one.body, CoroutineRun)}
+        bodies = {run: body for run, one in self._running.items() if (body := _coroutine_of(one.body)) is not None}
+        for one in self._running.values():
+            if isinstance(one.body, _GENERATORS):
+                one.body.cancel()
         for body in bodies.values():
             body.cancel()
         with anyio.move_on_after(_CLEANUP_SECONDS, shield=True):
@@ -404,3 +469,10 @@ class Driver:
             bodies[run].abandon()
         self._running.clear()
         self._ended_runs.clear()
+
+
+def _coroutine_of(body: FunctionRun | None) -> CoroutineRun | None:
+    """Return the coroutine of a body that is or has one."""
+    if isinstance(body, GeneratorTask):
+        return body.body
+    return body if isinstance(body, CoroutineRun) else None

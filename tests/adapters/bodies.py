@@ -6,18 +6,22 @@ delivers its result at another one; an executor works in the same way.
 
 from __future__ import annotations
 
+import asyncio
 import decimal
 import queue
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from random import Random
 from typing import Any
 from weakref import WeakSet
 
 import anyio
+import trio
 from anyio.abc import TaskGroup
 
+from mpreg_proto.requests.worker import ITEM_WINDOW
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.values import codec as plain_codec
 from tests.adapters.loops import now
@@ -88,6 +92,8 @@ class Ledger:
         self.starts: dict[str, list[Start]] = {}
         self.running: dict[Start, None] = {}
         self.wrong: list[str] = []
+        self.taken: dict[str, int] = {}
+        """The items of each call of a generator that its client has used."""
         self._trace = trace
         self.changed = anyio.Event()
         self.latest: Start | None = None
@@ -161,6 +167,40 @@ def body(ledger: Ledger, way: str, function: str, server: str) -> Callable[..., 
         return finish(start, spec, list(inputs))
 
     return coroutine if way == "async" else plain
+
+
+def generator(ledger: Ledger, function: str, server: str) -> Callable[..., Any]:
+    """Return a generator of numbers; its last item is the result that `body` returns."""
+
+    async def items(spec: dict[str, Any], many: int) -> AsyncIterator[Any]:
+        start = ledger.begin(spec, function, server)
+        try:
+            for number in range(many):
+                await anyio.sleep(spec["seconds"] / many)
+                if number - ledger.taken.get(start.call, 0) > ITEM_WINDOW:
+                    ledger.wrong.append(f"{function} for {start.call} produced {number} items that nobody has used")
+                yield number
+            if not spec["raises"]:
+                yield result(spec["call"], spec["number"], [], spec["size"])
+        except (GeneratorExit, asyncio.CancelledError, trio.Cancelled):
+            with suppress(RuntimeError):  # it was abandoned, and is collected after its run
+                start.cancelled_at = now()
+            if start.cancelled_at is None:
+                raise
+            try:
+                await anyio.sleep(spec["cleanup"])
+            except anyio.get_cancelled_exc_class():
+                ledger.wrong.append(f"{function} for {start.call} was cancelled twice")
+                raise
+            raise
+        finally:
+            if start.cancelled:
+                ledger.end(start, "cancelled")
+        ledger.end(start, "raises" if spec["raises"] else "returns")
+        if spec["raises"]:
+            raise Wanted(spec["call"])
+
+    return items
 
 
 class VirtualThreads:

@@ -57,7 +57,7 @@ def request_ended(world: World, record: Record, *, sure: bool) -> None:
         world.violation(f"{record!r} ended {record.ended - record.deadline:.3f} s after its deadline")
     if record.cancelled_at is not None and record.ended > record.cancelled_at + _cleanup(record) + SLACK:
         world.violation(f"{record!r} ended {record.ended - record.cancelled_at:.3f} s after its cancellation")
-    if record.client in world.clients and record.kind != "stream":  # a stream that was left is dropped a step later
+    if record.client in world.clients and record.kind not in ("stream", "items"):  # one that was left is dropped later
         pending = len(world.clients[record.client]._session._pending)
         out = sum(one.client == record.client and one.ended is None for one in world.records)
         if pending > out:

@@ -19,6 +19,8 @@ SITUATIONS = (
     "a body was abandoned at the end of its node",
     "a body was cancelled by its caller",
     "a cancel came while a body ran",
+    "a generator produced all of its items",
+    "a generator was left early",
     "a call ended while its node left",
     "a client dialled again after a pause",
     "a client reconnected with calls out",

@@ -32,7 +32,7 @@ from mpreg_transports.links import http, tcp
 from mpreg_transports.links.base import LinkEnded
 from mpreg_transports.runtime.driver import Driver
 from tests.adapters import bodies, checks, loops, pairs
-from tests.adapters.bodies import OWNER, Ledger, VirtualExecutor, VirtualThreadPool, VirtualThreads, body
+from tests.adapters.bodies import OWNER, Ledger, VirtualExecutor, VirtualThreadPool, VirtualThreads, body, generator
 from tests.adapters.json_clients import JsonLink, post
 from tests.adapters.loops import now
 from tests.adapters.network import SCHEME, FaultyLink, Network, NetworkHost, unacknowledged
@@ -57,6 +57,10 @@ DOWN = 32.0
 """The seconds for which a server that goes down stays down."""
 MADE_BREAKS = 2
 """The most executors that break of those that a function makes: a third in a row ends what they run."""
+
+
+_ITEMS = "-items"
+"""The end of the name of a generator beside an async function."""
 
 
 class Record:
@@ -323,6 +327,9 @@ class World:
 
     def _register(self, server: Server, function: str, host: str, **options: Any) -> None:
         plan = next(one for one in self.plan.functions if one.name == function)
+        if plan.way == "async":
+            name = f"{function}{_ITEMS}"
+            server.register(name, generator(self.ledger, name, host), replace=True)
         server.register(
             function,
             body(self.ledger, plan.way, function, host),
@@ -537,6 +544,8 @@ class World:
         self._draw_calls(record, draw, plan)
         if function:
             record.functions = [function for _ in record.specs]
+        if plan.kind == "native" and not (plan.slow or sure or probe or function):
+            self._draw_items(record)
         if probe:
             record.functions = [probe]
             record.specs = [
@@ -613,6 +622,39 @@ class World:
                 }
             )
 
+    def _draw_items(self, record: Record) -> None:
+        """Let some requests be calls of generators. Their draws are apart, so that all others stay as they were."""
+        draw = Random(f"items {self.plan.seed} {record.id}")
+        functions = [one.name for one in self.plan.functions if one.way == "async"]
+        if functions and draw.random() < 0.15:
+            record.kind, record.functions = "items", [draw.choice(functions) + _ITEMS]
+            record.specs = [{**record.specs[0], "inputs": []}]
+
+    async def _items(self, record: Record, options: dict[str, Any]) -> dict[str, Any]:
+        """Use the items of a generator one by one, sometimes only the first ones, or as a list."""
+        draw = Random(f"use items {self.plan.seed} {record.id}")
+        client, function, spec = self.clients[record.client], record.functions[0], record.specs[0]
+        many = draw.choice((0, 1, 15, 16, 17, 60))
+        leave = draw.randrange(many + 1) if draw.random() < 0.3 else None
+        found: list[Any] = []
+        if draw.random() < 0.3:
+            self.ledger.taken[spec["call"]] = many  # its node uses them
+            found = await client.call(function, spec, many, **options)
+        else:
+            async for item in client.items(function, spec, many, **options):
+                found.append(item)
+                self.ledger.taken[spec["call"]] = len(found)
+                if leave == len(found) - 1:
+                    self.sometimes("a generator was left early")
+                    record.partial = True
+                    return {}
+                if draw.random() < 0.2 and record.timeout is None:
+                    await anyio.sleep(draw.random() * draw.choice((0.01, 0.5)))
+        if [one for one in found if type(one) is int] != list(range(many)) or len(found) != many + 1:
+            self.violation(f"{record!r} returned the items {str(found)[:200]}, expected {many} numbers and a result")
+        self.sometimes("a generator produced all of its items")
+        return {spec["call"]: found[-1]}
+
     async def _cancel(self, record: Record, scope: Any, watch: Any, how: str, draw: Random) -> None:
         with watch:
             if how == "start":
@@ -659,6 +701,8 @@ class World:
         if record.kind == "view":
             await client.view()
             return {}
+        if record.kind == "items":
+            return await self._items(record, options)
         if record.kind == "call":
             spec = record.specs[0]
             return {spec["call"]: await client.call(record.functions[0], spec, **options)}

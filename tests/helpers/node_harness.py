@@ -23,7 +23,21 @@ import msgspec
 from mpreg_proto.cluster.actions import ClusterOutput, SendMessage
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.cluster.cluster import Cluster, ClusterMessage
-from mpreg_proto.effects import Cancel, Dial, Framing, HangUp, Notify, Outcome, Pause, Resume, Returned, Run, Send
+from mpreg_proto.effects import (
+    Cancel,
+    Demand,
+    Dial,
+    Framing,
+    HangUp,
+    Notify,
+    Outcome,
+    Pause,
+    Report,
+    Resume,
+    Returned,
+    Run,
+    Send,
+)
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.limits import DEFAULT, SECOND, Limits
@@ -188,6 +202,8 @@ class NodeHarness:
         self.peers: dict[LinkId, PeerStub] = {}
         self.runs: dict[RunId, Run] = {}
         self.cancelled: list[RunId] = []
+        self.demanded: dict[RunId, int] = {}
+        """The items that generators may produce beyond the first ones."""
         self.notices: list[Notice] = []
         self.dials: list[Address] = []
         self._entropy = Rng(seed).child("entropy")
@@ -267,6 +283,16 @@ class NodeHarness:
             self.node.finished(run, outcome, now=self.now)
         self.flush()
 
+    def produce(self, run: Run, *items: object) -> None:
+        """Let a generator produce items."""
+        self.node.yielded(run.run, items, now=self.now)
+        self.flush()
+
+    def report(self, run: Run, report: Report) -> None:
+        """Let a body report its progress."""
+        self.node.reported(run.run, report, now=self.now)
+        self.flush()
+
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
@@ -291,6 +317,8 @@ class NodeHarness:
                     self.runs[effect.run] = effect
                 case Cancel(run):
                     self.cancelled.append(run)
+                case Demand(run, items):
+                    self.demanded[run] = self.demanded.get(run, 0) + items
                 case Notify(notice):
                     self.notices.append(notice)
                 case Dial(address):
@@ -310,5 +338,6 @@ class NodeHarness:
         assert not any(node.worker.busy_on(link) or node.coordinator.busy_on(link) for link in (LinkId(0), *self.peers))
         assert not any(node.replies.busy_on(link) for link in self.peers)
         left = {key[0] for key in node._timers._at}
-        assert not left & {*REQUEST_TIMERS, *LINK_TIMERS, TimerKind.DRAIN_GRACE} - {TimerKind.PING}, left
+        requests = {*REQUEST_TIMERS, TimerKind.REPORT, TimerKind.DRAIN_GRACE}
+        assert not left & {*requests, *LINK_TIMERS} - {TimerKind.PING}, left
         assert not node.coordinator.pending_calls.calls

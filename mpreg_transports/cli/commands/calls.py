@@ -92,6 +92,7 @@ def call(
     """Call one function and print its result."""
     from mpreg_transports.cli.connect import node_url, with_interruptible_client
     from mpreg_transports.cli.errors import CommandFailed
+    from mpreg_transports.cli.progress_bars import progress_bars
     from mpreg_transports.config.settings import BY_NAME, Place, check
 
     positional = [argument(text) for text in args or ()]
@@ -101,7 +102,15 @@ def call(
 
     async def operation(client: Client) -> Any:
         try:
-            return await client.call(function, *positional, resources=resource or (), kwargs=keywords, timeout=timeout)
+            with progress_bars() as bars:
+                return await client.call(
+                    function,
+                    *positional,
+                    resources=resource or (),
+                    kwargs=keywords,
+                    timeout=timeout,
+                    on_progress=bars,
+                )
         except TypeError as error:  # such as a lone surrogate, which no argument can carry
             raise CommandFailed(str(error)) from None
 
@@ -124,11 +133,13 @@ def run(
 
     from mpreg_transports.cli.connect import node_url, with_interruptible_client
     from mpreg_transports.cli.errors import error_lines, exit_code, print_error
+    from mpreg_transports.cli.progress_bars import progress_bars
 
     request = msgspec.structs.replace(read_request(file), trace=timeline)
 
     async def operation(client: Client) -> GraphResult:
-        return await client.answer(request)
+        with progress_bars() as bars:
+            return await client.answer(request, on_progress=bars)
 
     answer = with_interruptible_client(node_url(url, config), operation)
     print_answer(answer, timeline=timeline, as_json=as_json)

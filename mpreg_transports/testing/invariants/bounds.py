@@ -288,6 +288,8 @@ def _belongs(node: Node, key: Key) -> bool:
             return (request, name) in node.coordinator.pending_calls.calls
         case (TimerKind.PLACE, _):
             return bool(node.coordinator.unplaced)
+        case (TimerKind.REPORT, run):
+            return node.worker.job(run) is not None  # type: ignore[arg-type]
         case (TimerKind.BACKLOG, function):
             calls = node.coordinator.pending_calls.backlog._calls
             return any(one.requirement[0] == function for one in calls.values())

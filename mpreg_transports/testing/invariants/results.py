@@ -133,6 +133,10 @@ class SequentialEquivalence(OracleWatcher):
         for row in rows:
             if row.name not in wanted:
                 raise Violation(8, f"{self._who(row, call)} was not asked for")
+            if isinstance(row, Done) and not row.value and row.name in call.items:  # its items came before it
+                row = Done(row.name, default_codec().encode(call.items_of(row.name)))
+            elif isinstance(row, Done) and not row.value:
+                row = Done(row.name, default_codec().encode([]))
             if isinstance(row, Done):
                 self._compare_with_bodies(row, request, call)
             self._compare_with_oracle(row, call)

@@ -7,14 +7,16 @@ function that counts its runs would count these runs too.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from inspect import iscoroutine
+from collections.abc import AsyncIterable, Callable, Mapping
+from functools import lru_cache
+from inspect import isasyncgen, iscoroutine, isgenerator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from mpreg_proto.wire.messages import Call, Request
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.functions.execution import built_in
+from mpreg_transports.functions.progress import SILENT, Injected, injected_parameter
 from mpreg_transports.functions.sleep import in_virtual_time, sleep
 from mpreg_transports.testing.invariants.oracles import substituted
 from mpreg_transports.testing.simulation.functions import Fn
@@ -153,13 +155,31 @@ def _apply(call: Call, function: Callable[..., Any], given: Mapping[str, Any], c
     except (LookupError, TypeError):
         return Failure("")
     try:
+        injected = _injected(function)
+        args, kwargs = (args, kwargs) if injected is None else injected.add(SILENT, args, kwargs)
         return codec.encode(returned(function(*args, **kwargs)))
     except Exception as error:  # a user's function may raise anything
         return Failure(type(error).__name__)
 
 
+@lru_cache(maxsize=1024)
+def _injected(function: Callable[..., Any]) -> Injected | None:
+    return injected_parameter("", function)
+
+
+async def _all_items(generator: AsyncIterable[Any]) -> list[Any]:
+    return [item async for item in generator]
+
+
 def returned(value: Any) -> Any:
-    """Return the value of a function or of its coroutine. Each sleep in it takes no time."""
+    """Return the value of a function or of its coroutine, of a generator the list of its items.
+
+    Each sleep in it takes no time.
+    """
+    if isgenerator(value):
+        return list(value)
+    if isasyncgen(value):
+        value = _all_items(value)
     if not iscoroutine(value):
         return value
     with in_virtual_time():

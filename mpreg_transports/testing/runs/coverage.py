@@ -17,6 +17,7 @@ from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import DEFAULT, SECOND
 from mpreg_proto.notices import LinkClosed, LinkEndCause, MemberChanged, Notice, PeerUnreachable, Standing, StrayResult
+from mpreg_proto.requests.worker import ITEM_WINDOW
 from mpreg_proto.timers import TimerKind
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import (
@@ -27,6 +28,7 @@ from mpreg_proto.wire.messages import (
     Goodbye,
     GoodbyeReason,
     IndirectAck,
+    Items,
     Message,
     PingReq,
     Pull,
@@ -71,6 +73,9 @@ SITUATIONS: tuple[str, ...] = (
     "a request was sent again after a refusal",
     "a query was answered: explanation",
     "a query was answered: view",
+    "a client had enough of a stream",
+    "a generator waited for its consumer",
+    "a stream was lost after its first item (1023)",
     "a request of a node's own process ended",
     "a request of a node's own process was cancelled",
     "a slow link carried which catalogues changed, not the changes",
@@ -280,8 +285,14 @@ class Coverage(Watcher):
         for fault in faults:
             if fault.code in _BY_CODE:
                 sometimes(_BY_CODE[fault.code])
+            lost = fault.code == ErrorCode.OUTCOME_UNKNOWN and str(fault.details.get("call")) in call.items
+            sometimes("a stream was lost after its first item (1023)", lost)
         if call.request.partial and reply.done and reply.failed:
             sometimes("a part of a request came back beside failures")
+
+    def items_received(self, call: SimCall, items: Items) -> None:
+        waits = len(call.items.get(items.call, ())) + len(items.values) - call.taken.get(items.call, 0) == ITEM_WINDOW
+        sometimes("a generator waited for its consumer", waits)
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
         kind = type(notice)
@@ -333,6 +344,8 @@ class Coverage(Watcher):
         for host in sim.nodes.values():
             if host.alive:
                 self._look(host)
+        enough = any(one.stops_early and one.cancelled and one.items for one in sim.calls[-200:])
+        sometimes("a client had enough of a stream", enough)
         self._read_script(sim)
         sometimes("a node left in order at the command of a client", len(sim.drained) > self._counted.get("drained", 0))
         self._counted["drained"] = len(sim.drained)

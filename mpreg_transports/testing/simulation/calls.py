@@ -9,7 +9,7 @@ import msgspec
 
 from mpreg_proto.client import Reply
 from mpreg_proto.errors import RequestError, exception_for
-from mpreg_proto.wire.messages import DrainReply, Explanation, Request, Result, View
+from mpreg_proto.wire.messages import CallProgress, DrainReply, Explanation, Request, Result, View
 from mpreg_proto.wire.values import ValueCodec
 
 
@@ -65,7 +65,21 @@ class SimCall:
         self.parts: list[Result] = []
         """The partial replies of an eager request, before the last reply."""
         self.cancelled = False
+        self.items: dict[str, list[bytes]] = {}
+        """The encoded items of each generator that have arrived."""
+        self.taken: dict[str, int] = {}
+        """The number of items of each generator that the client has used."""
+        self.consumes: bool = True
+        """False if the client uses no more items."""
+        self.stops_early: bool = False
+        """True if the client may have enough before the end, and then cancels the request."""
+        self.progress: list[CallProgress] = []
+        """The progress of its calls that has arrived."""
         self._codec = codec
+
+    def items_of(self, name: str) -> list[Any]:
+        """Return the items of a generator that have arrived."""
+        return [self._codec.decode(item) for item in self.items.get(name, ())]
 
     def done(self) -> bool:
         """Return whether the last reply has arrived or the request was cancelled."""
@@ -96,7 +110,7 @@ class SimCall:
         if self.error is not None and not self.request.partial:
             raise self.error
         rows = [row for result in (*self.parts, self.result) for row in result.done]
-        return {row.name: self._codec.decode(row.value) for row in rows}
+        return {row.name: self._codec.decode(row.value) if row.value else self.items_of(row.name) for row in rows}
 
     @property
     def value(self) -> Any:

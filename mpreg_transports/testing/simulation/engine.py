@@ -16,6 +16,7 @@ from mpreg_proto.effects import Framing, Send
 from mpreg_proto.ids import Address, LinkId
 from mpreg_proto.limits import DEFAULT
 from mpreg_proto.notices import RequestFinished
+from mpreg_proto.wire.messages import CallProgress, Items
 from mpreg_transports.testing.simulation.calls import OwnRequest, SimCall, SimQuery
 from mpreg_transports.testing.simulation.chooser import Chooser, Seeded
 from mpreg_transports.testing.simulation.determinism import forbid_nondeterminism
@@ -40,6 +41,10 @@ SWEEP = 1000
 _REFUSED_AFTER = 3 * SECOND
 """The time until a dial into a cut network fails."""
 _REDIAL = SECOND // 2
+_SLOWEST_CONSUMER = SECOND // 10
+"""The longest time that a client takes for some items."""
+_STOPS = 0.03
+"""The probability that a client stops a stream each time that it has used some items."""
 
 
 class Engine:
@@ -258,6 +263,50 @@ class Engine:
             return
         call.answer(reply, self.now)
         self.observers.replied(host, call, reply)
+
+    def items_received(self, host: ClientHost, number: int, items: Items) -> None:
+        """Record items for a client, which uses them soon."""
+        call = self.waiting_calls.get((host.name, host.life, number))
+        if call is None or call.cancelled:
+            return
+        for hook in self.observers.hooks("items_received"):
+            hook(call, items)
+        received = call.items.setdefault(items.call, [])
+        idle = len(received) == call.taken.get(items.call, 0)
+        received.extend(items.values)
+        if idle and call.consumes:
+            self._consume_at(host, call, items.call)
+
+    def _consume_at(self, host: ClientHost, call: SimCall, name: str) -> None:
+        fraction = self.chooser.fraction(f"~consumer {host.name}")
+        self.push(self.now + round(fraction * _SLOWEST_CONSUMER), self._consume, host, host.life, call, name)
+
+    def _consume(self, host: ClientHost, life: int, call: SimCall, name: str) -> None:
+        """Let a client use some of its items. Sometimes it has enough, and cancels the call."""
+        if host.life != life or not host.alive or call.done() or not call.consumes:
+            return
+        if self._is_stalled(host):
+            self._defer(host, self._consume, host, life, call, name)
+            return
+        taken = call.taken.get(name, 0)
+        count = 1 + self.chooser.below(f"~consumer {host.name}", len(call.items[name]) - taken)
+        if call.stops_early and self.chooser.chance(f"~consumer stops {host.name}", _STOPS):
+            call.cancelled = True
+            host.session.cancel(call.number, now=host.local)
+        else:
+            call.taken[name] = taken + count
+            host.session.items_taken(call.number, name, count, now=host.local)
+        self.after(host)
+        if len(call.items[name]) > call.taken.get(name, 0):
+            self._consume_at(host, call, name)
+
+    def progress_received(self, host: ClientHost, number: int, progress: CallProgress) -> None:
+        """Record the progress of a call."""
+        call = self.waiting_calls.get((host.name, host.life, number))
+        if call is not None and not call.cancelled:
+            for hook in self.observers.hooks("progress_received"):
+                hook(call, progress)
+            call.progress.append(progress)
 
     def own_finished(self, host: NodeHost, notice: RequestFinished) -> None:
         """Record the result of a request that a node's process has submitted itself."""

@@ -11,16 +11,16 @@ could make two runs differ (clocks, threads, sockets, entropy) raises `Determini
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
 
-from mpreg_proto.effects import Outcome, Raised, Returned, Run, Stopped
+from mpreg_proto.effects import Outcome, Raised, Report, Returned, Run, Stopped
 from mpreg_transports.functions.exceptions import describe_exception
 from mpreg_transports.functions.execution import ExecutionMode, Function, built_in, function, tags
+from mpreg_transports.functions.progress import SILENT, RunReporter
 from mpreg_transports.functions.sleep import Sleep, in_virtual_time
 from mpreg_transports.testing.simulation.checks import check_callable, check_number, check_text, check_whole, describe
 from mpreg_transports.testing.simulation.determinism import (
@@ -106,7 +106,11 @@ class Fn:
 
 
 class SimulatedRun:
-    """One run of one function. `begin` and `resume` return nanoseconds to wait, or the outcome."""
+    """One run of one function. `begin` and `resume` return nanoseconds to wait, or the outcome; or None for a generator
+    that waits until its consumer wants more.
+
+    Then `take_items` returns what it has produced, and `take_report` its progress.
+    """
 
     def __init__(self, function: Function, duration: Duration, run: Run, *, names: Replaced = ()) -> None:
         """`names` are replaced in the module of the function while it runs."""
@@ -121,19 +125,61 @@ class SimulatedRun:
         """True if the executor breaks before it returns the outcome."""
         self.step = 0
         """The number of the valid wake-up; earlier ones are ignored."""
+        self.demand = run.demand
+        """The items that it may still produce."""
+        self.idle = False
+        """True while it waits for its consumer."""
+        self.produced: list[Any] = []
+        """All items so far."""
+        self._reporter = RunReporter(lambda: None) if run.reports and function.progress is not None else None
+        self._generator: Any = None
+        self._computing = False
+        """True while a plain generator works on its next item."""
+        self._awaiting: Any = None
+        """The step of an async generator that has not ended."""
+        self._cancellation_raised = self._closing = False
+        self._fraction: Callable[[str], float] = lambda purpose: 0.0
+        self._taken = 0
 
-    def begin(self, fraction: Callable[[str], float]) -> int | Outcome:
+    def begin(self, fraction: Callable[[str], float]) -> int | Outcome | None:
         """Start the run. An inline function ends at once."""
-        if self.function.mode is ExecutionMode.EVENT_LOOP:
-            self._coroutine = self.function.call(*self.run.args, **self.run.kwargs)
+        try:
+            args, kwargs = self.function.arguments(self.run, self._reporter or SILENT)
+        except TypeError as error:
+            self._outcome = failed(error)
+            return self._outcome
+        if self.run.demand:
+            self._fraction, self._generator = fraction, self.function.call(*args, **kwargs)
             return self.resume()
-        self._outcome = self._call()
+        if self.function.mode is ExecutionMode.EVENT_LOOP:
+            self._coroutine = self.function.call(*args, **kwargs)
+            return self.resume()
+        self._outcome = self._call(args, kwargs)
         if self.function.mode is ExecutionMode.INLINE:
             return self._outcome
         return self._duration.draw(fraction, f"~duration {self.run.function}")
 
-    def resume(self) -> int | Outcome:
+    def take_items(self) -> list[Any]:
+        """Return the items since the last call."""
+        items, self._taken = self.produced[self._taken :], len(self.produced)
+        return items
+
+    def take_report(self) -> Report | None:
+        """Return the newest report since the last call, if its caller wants it."""
+        return None if self._reporter is None else self._reporter.take()
+
+    def resume(self) -> int | Outcome | None:
         """Continue the run after its wait."""
+        if self._generator is not None:
+            self.idle = False
+            try:
+                return self._async_step() if hasattr(self._generator, "asend") else self._plain_step()
+            except DeterminismError:
+                raise
+            except asyncio.CancelledError:
+                return Stopped()
+            except Exception as error:
+                return self._failed(error)
         if self._coroutine is None:
             assert self._outcome is not None, "a plain function has been called when it began"
             return self._outcome
@@ -154,8 +200,63 @@ class SimulatedRun:
             raise DeterminismError(f"{self.run.function} awaits {type(awaited).__name__}: {AWAITS}")
         return max(0, round(awaited.seconds * 1e9))
 
+    def _plain_step(self) -> int | Outcome | None:
+        """Step a plain generator: like a thread, it sees a cancellation only at a `yield`."""
+        with guarded(self._names):
+            if self._computing:
+                self._computing = False
+                try:
+                    self.produced.append(next(self._generator))
+                except StopIteration:
+                    return Returned(None)
+                self.demand -= 1
+            if self.cancelled:
+                self._generator.close()
+                return Stopped()
+        if not self.demand:
+            self.idle = True
+            return None
+        self._computing = True
+        return self._duration.draw(self._fraction, f"~duration {self.run.function}")
+
+    def _async_step(self) -> int | Outcome | None:
+        """Step an async generator, up to its next sleep. A cancellation is raised in it once, then it is closed."""
+        cancelling, self._cancellation_raised = self.cancelled and not self._cancellation_raised, self.cancelled
+        while True:
+            if self._awaiting is None:
+                if not self.cancelled and not self.demand:
+                    self.idle = True
+                    return None
+                self._closing = self.cancelled
+                self._awaiting = self._generator.aclose() if self.cancelled else self._generator.asend(None)
+                cancelling = False
+            step = self._awaiting
+            try:
+                with guarded(self._names), in_virtual_time():
+                    awaited = step.throw(asyncio.CancelledError()) if cancelling else step.send(None)
+            except StopAsyncIteration:
+                return Returned(None)
+            except StopIteration as end:
+                self._awaiting, cancelling = None, False
+                if self._closing:
+                    return Stopped()
+                self.produced.append(end.value)
+                self.demand -= 1
+                continue
+            if not isinstance(awaited, Sleep):
+                raise DeterminismError(f"{self.run.function} awaits {type(awaited).__name__}: {AWAITS}")
+            return max(0, round(awaited.seconds * 1e9))
+
+    def allow(self, items: int) -> bool:
+        """Let a generator produce so many more items. Return whether to resume it at once."""
+        self.demand += items
+        return self.idle
+
     def cancel(self) -> bool:
         """Cancel the run. Return whether to resume it at once; a plain function continues to its end."""
+        if self._generator is not None and not self.cancelled:
+            self.cancelled = True
+            return self.idle or hasattr(self._generator, "asend")
         if self._coroutine is None or self.cancelled:
             return False
         self.cancelled = True
@@ -165,11 +266,15 @@ class SimulatedRun:
         """Close the coroutine, because the process has ended."""
         if self._coroutine is not None:
             self._coroutine.close()
+        if self._awaiting is not None:
+            self._awaiting.close()
+        if hasattr(self._generator, "close"):
+            self._generator.close()
 
-    def _call(self) -> Outcome:
+    def _call(self, args: list[Any], kwargs: dict[str, Any]) -> Outcome:
         try:
             with guarded(self._names):
-                return Returned(self.function.call(*self.run.args, **self.run.kwargs))
+                return Returned(self.function.call(*args, **kwargs))
         except DeterminismError:
             raise
         except Exception as error:
@@ -233,7 +338,5 @@ def function_table(functions: Mapping[str, Fn]) -> dict[str, Offered]:
     """Return the functions that a node offers, with echo and echos."""
     made = {one.spec.name: Offered(one, constant(0)) for one in built_in()}
     for name, fn in functions.items():
-        if inspect.isasyncgenfunction(fn.call):
-            raise TypeError(f"{name} is an async generator: these do not run yet")
         made[name] = Offered(fn.build(name), fn.duration, names_in_module_of(fn.call))
     return made

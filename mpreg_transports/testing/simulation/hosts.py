@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mpreg_proto.client import ClientSession, Reply, ReplyReceived
+from mpreg_proto.client import ClientSession, ItemsReceived, ProgressReceived, Reply, ReplyReceived
 from mpreg_proto.effects import (
     Cancel,
+    Demand,
     Dial,
     Effect,
     Framing,
@@ -26,6 +27,7 @@ from mpreg_proto.effects import (
     Outcome,
     Pause,
     Resume,
+    Returned,
     Run,
     Send,
 )
@@ -36,7 +38,7 @@ from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.notices import DrainRequested, Notice, RequestFinished
 from mpreg_proto.requests.coordinator import Coordinator
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import VERSION
+from mpreg_proto.wire.messages import VERSION, CallProgress, Items
 from mpreg_transports.functions.execution import tags
 from mpreg_transports.testing.simulation.calls import CallKey, OwnRequest, SimCall, SimQuery
 from mpreg_transports.testing.simulation.checks import check_factory, check_kind, check_text, texts
@@ -158,6 +160,7 @@ class Observers(Protocol):
     """The receiver of what happens on hosts (observer_hub.py)."""
 
     keys: dict[tuple[str, int, int, str], CallKey]
+    callers: dict[tuple[str, int, int], tuple[str, int]]
 
     def client_event_hooks(self) -> list[Callable[..., None]]: ...
     def node_event_hooks(self) -> list[Callable[..., None]]: ...
@@ -165,6 +168,7 @@ class Observers(Protocol):
     def node_started(self, host: NodeHost) -> None: ...
     def dispatches(self, host: NodeHost) -> None: ...
     def started(self, host: NodeHost, run: Run) -> None: ...
+    def produced(self, host: NodeHost, run: Run, items: list[Any]) -> None: ...
     def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None: ...
     def noticed(self, host: NodeHost, notice: Notice) -> None: ...
     def hooks(self, name: str) -> list[Callable[..., None]]: ...
@@ -222,6 +226,8 @@ class Machinery(World, Protocol):
     def resume_at(self, host: NodeHost, body: SimulatedRun, after: int) -> None: ...
     def redial_at(self, host: DialingHost) -> None: ...
     def answered(self, host: ClientHost, number: int, reply: Reply) -> None: ...
+    def items_received(self, host: ClientHost, number: int, items: Items) -> None: ...
+    def progress_received(self, host: ClientHost, number: int, progress: CallProgress) -> None: ...
     def died_amid(self, host: NodeHost) -> None: ...
     def own_finished(self, host: NodeHost, notice: RequestFinished) -> None: ...
     def give_up_at(self, host: JsonClientHost, link: LinkId, after: int) -> None: ...
@@ -419,7 +425,8 @@ class NodeHost(Host):
         del self.running[body.run.run]
         if body.lost:
             outcome = Lost("its executor broke")
-        self.sim.observers.ended(self, body.run, outcome)
+        whole = body.run.demand and isinstance(outcome, Returned)
+        self.sim.observers.ended(self, body.run, Returned(body.produced) if whole else outcome)
         self.node.finished(body.run.run, outcome, now=self.local)
 
     def carry_out(self) -> None:
@@ -486,6 +493,10 @@ class NodeHost(Host):
                 body = self.running.get(run)
                 if body is not None and body.cancel():
                     sim.resume_at(self, body, 0)
+            case Demand(run, items):
+                body = self.running.get(run)
+                if body is not None and body.allow(items):
+                    sim.resume_at(self, body, 0)
             case KeepAlive(link):
                 sim.ping(self, link)
             case Pause(link):
@@ -515,10 +526,17 @@ class NodeHost(Host):
         self.stepped(body, body.begin(sim.chooser.fraction))
 
     def stepped(self, body: SimulatedRun, step: Any) -> None:
-        """Handle a step of a body: it sleeps, or it has ended."""
+        """Handle a step of a body: it sleeps, it waits for its consumer, or it has ended."""
+        if body.run.demand and (items := body.take_items()):
+            self._more_effects = True
+            self.sim.observers.produced(self, body.run, items)
+            self.node.yielded(body.run.run, items, now=self.local)
+        if body.run.reports and (report := body.take_report()) is not None:
+            self._more_effects = True
+            self.node.reported(body.run.run, report, now=self.local)
         if type(step) is int:
             self.sim.resume_at(self, body, step)
-        else:
+        elif step is not None:
             self.finished(body, step)
 
 
@@ -621,6 +639,10 @@ class ClientHost(DialingHost):
                     sim.hang_up(self, link)
                 case ReplyReceived(number, reply):
                     sim.answered(self, number, reply)
+                case ItemsReceived(number, items):
+                    sim.items_received(self, number, items)
+                case ProgressReceived(number, progress):
+                    sim.progress_received(self, number, progress)
                 case _:
                     pass
         due = self.session.next_timeout()

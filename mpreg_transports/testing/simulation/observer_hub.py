@@ -6,6 +6,7 @@ Hosts report here what happens. The hub finds the call that a body runs for, ove
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from mpreg_proto.client import Reply
 from mpreg_proto.effects import Outcome, Run
@@ -22,7 +23,17 @@ from mpreg_transports.testing.simulation.watchers import Subscriptions, Watcher,
 
 _HOOKS = (
     *("node_started", "timer_due", "event_handled", "node_event_handled", "dispatched", "started", "ended", "noticed"),
-    *("submitted", "replied", "queried", "query_answered", "own_submitted", "own_finished"),
+    *(
+        "produced",
+        "items_received",
+        "progress_received",
+        "submitted",
+        "replied",
+        "queried",
+        "query_answered",
+        "own_submitted",
+        "own_finished",
+    ),
     *("json_sent", "json_answered"),
 )
 
@@ -125,6 +136,14 @@ class ObserverHub:
             key = self._runs[host.name, host.life, run.run] = self.current = self.key_of(host, run)
             for hook in self._hooks["started"]:
                 hook(host, key, run)
+
+    def produced(self, host: NodeHost, run: Run, items: list[Any]) -> None:
+        """Report that a generator has produced items."""
+        self._trace.add(self._now(), "items", host.name, "", text=f"{run.function} {len(items)}")
+        if self.watchers:
+            key = self.current = self._runs[host.name, host.life, run.run]
+            for hook in self._hooks["produced"]:
+                hook(host, key, run, items)
 
     def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:
         """Report that a body has ended."""

@@ -464,12 +464,14 @@ class Simulation:
         client: str | None = None,
         label: int | None = None,
         retry: bool = False,
+        stops_early: bool = False,
     ) -> SimCall:
         """Send a request as a client of `node`.
 
         Clients are created by name when they are needed; by default there is one for each node. `label` is the number
         of the request in the script; by default it is the number of requests before it. With `retry` it is sent again
-        after a refusal. Raises ValueError for an unknown node, and nothing is sent.
+        after a refusal. With `stops_early` the client may have enough of the items of a generator before its end.
+        Raises ValueError for an unknown node, and nothing is sent.
         """
         self._node(node)
         check_kind("request", request, Request, "a Request, such as graph.request() returns")
@@ -479,12 +481,14 @@ class Simulation:
         client = client or f"client@{node}"
         label = len(self.calls) if label is None else label
         more = {"retry": True} if retry else {}
+        more |= {"stops_early": True} if stops_early else {}
         self._record("submit", node=node, request=packed(request), client=client, label=label, **more)
         host = self._native_client(client, node, self._engine.framing)
         if not host.alive:
             host.start()
         number = host.session.submit(request, now=host.local, retry=retry)
         call = SimCall(client, number, request, sent=self.now, codec=default_codec(), label=label, retry=retry)
+        call.stops_early = stops_early
         self.calls.append(call)
         self._labelled[label] = call
         self._engine.waiting_calls[client, host.life, number] = call
@@ -692,7 +696,7 @@ class Simulation:
             case "submit":
                 request = unpacked(args["request"])
                 more = {"client": args["client"], "label": args["label"], "retry": args.get("retry", False)}
-                self.submit(args["node"], request, **more)
+                self.submit(args["node"], request, stops_early=args.get("stops_early", False), **more)
             case "cancel":
                 if args["label"] in self._labelled:  # a shrunk script may not contain it
                     self.cancel(self._labelled[args["label"]])

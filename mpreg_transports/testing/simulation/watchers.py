@@ -12,7 +12,7 @@ from mpreg_proto.ids import LinkId
 from mpreg_proto.links import Links
 from mpreg_proto.notices import Notice
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Message, Result
+from mpreg_proto.wire.messages import CallProgress, Items, Message, Result
 from mpreg_transports.testing.simulation.calls import CallKey, OwnRequest, SimCall, SimQuery
 from mpreg_transports.testing.simulation.hosts import Host, JsonClientHost, NodeHost, World
 
@@ -49,6 +49,15 @@ class Watcher:
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         """Called when a body starts at `host` for the call `key`."""
+
+    def produced(self, host: NodeHost, key: CallKey, run: Run, items: list[Any]) -> None:
+        """Called when a generator has produced items, before its node gets them."""
+
+    def items_received(self, call: SimCall, items: Items) -> None:
+        """Called when a client has received items of a generator, before it uses any of them."""
+
+    def progress_received(self, call: SimCall, progress: CallProgress) -> None:
+        """Called when a client has received the progress of a call."""
 
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
         """Called when a body has ended."""

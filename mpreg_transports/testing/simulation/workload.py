@@ -8,13 +8,14 @@ which nodes. The requests are drawn before the run as a script of `submit` and `
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NoReturn
 
 import msgspec
 
 from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.wire.messages import Request
+from mpreg_transports.functions.progress import Progress
 from mpreg_transports.functions.sleep import sleep
 from mpreg_transports.graph import Graph, Handle
 from mpreg_transports.testing.simulation.chooser import Chooser
@@ -124,6 +125,31 @@ async def give_up(*values: Any) -> NoReturn:
     raise LookupError(f"nothing for {add(*values)}")
 
 
+def spool(*values: Any, progress: Progress) -> Iterator[int]:
+    """Up to 60 numbers one by one, with a report for each."""
+    total = add(*values) % 61
+    for item in range(total):
+        progress(item + 1, total)
+        yield add(item, *values)
+
+
+async def trickle(*values: Any) -> AsyncIterator[Any]:
+    """Up to 40 texts of any length, with a sleep before some; must not be done twice."""
+    for item in range(add(*values) % 41):
+        if item % 7 == 3:
+            await sleep(add(item, *values) % 4 * 0.05)
+        yield "s" * (add(item, *values) % 2000)
+
+
+async def burst(*values: Any) -> AsyncIterator[Any]:
+    """Some items without a pause, then it raises, or not."""
+    for item in range(add(*values) % 25):
+        yield [item, *values][:3]
+    if add(*values) % 3 == 0:
+        await sleep(0.02)
+        raise LookupError("no more items")
+
+
 def _everywhere(index: int) -> dict[str, Any]:
     return {
         "add": Fn(add, idempotent=True),
@@ -134,6 +160,9 @@ def _everywhere(index: int) -> dict[str, Any]:
         "haul": Fn(haul),
         "voyage": Fn(voyage),
         "trek": Fn(voyage, idempotent=True, resources=(f"camp-{index}",)),
+        "spool": Fn(spool, idempotent=True, duration=exponential(0.01)),
+        "trickle": Fn(trickle),
+        "burst": Fn(burst, idempotent=True),
         "pooled": Fn(add, idempotent=True, duration=0.02, refuses=0.15, loses=0.15),
         "pooled-once": Fn(book, duration=0.02, refuses=0.15, loses=0.15),
     }
@@ -254,6 +283,10 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """The share of the requests of native and JSON clients that are followed by several more at the same moment."""
     plain: bool = False
     """True for requests that JSON can express."""
+    streams: float = 0.06
+    """The share of the requests that call a generator, most of them for its items one by one."""
+    progress: float = 0.1
+    """The share of the other requests that want the progress of their calls."""
 
 
 def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list[Action]:
@@ -275,12 +308,9 @@ def work(chooser: Chooser, names: list[str], seconds: float, load: Load) -> list
             continue
         client = f"{'abcdefgh'[chooser.below('work client', load.clients)]}@{node}"
         for _ in range(_burst(chooser, load)):
-            args: dict[str, Any] = {
-                "node": node,
-                "request": packed(request(chooser, load)),
-                "client": client,
-                "label": label,
-            }
+            made = request(chooser, load)
+            args: dict[str, Any] = {"node": node, "request": packed(made), "client": client, "label": label}
+            args |= {"stops_early": True} if made.streams else {}
             if chooser.chance("work retry", load.retry):
                 args["retry"] = True
             script.append(Action(round(at * SECOND), "submit", args))
@@ -381,6 +411,33 @@ def request(chooser: Chooser, load: Load) -> Request:
 
     It is usually a single call, else a chain, a diamond, a fan or another graph without cycles.
     """
+    if not load.only and not load.plain and chooser.chance("work stream", load.streams):
+        return _stream(chooser)
+    request = _usual_request(chooser, load)
+    if chooser.chance("work progress", load.progress):
+        request = msgspec.structs.replace(request, progress=True)
+    return request
+
+
+def _stream(chooser: Chooser) -> Request:
+    """Return a call of a generator, mostly for its items one by one; sometimes with another call that uses its list."""
+    name = chooser.choice("work generator", ("spool", "spool", "trickle", "burst"))
+    graph = Graph()
+    handle = graph.call(name, chooser.below("work generator", 1_000_000))
+    fields: dict[str, Any] = {
+        "timeout": (1 + chooser.below("work generator", 20)) * SECOND,
+        "progress": name == "spool",
+    }
+    if chooser.chance("work generator", 0.7):
+        fields["streams"] = (name,)
+    if chooser.chance("work generator", 0.2):
+        graph.call("add", handle)
+    fields["partial"] = chooser.chance("work generator", 0.1)
+    return graph.request(**fields)
+
+
+def _usual_request(chooser: Chooser, load: Load) -> Request:
+    """Return one random request that calls no generator."""
     graph = Graph()
     long = chooser.chance("work long", load.long)
     shape = chooser.choice("work shape", _LONG_SHAPES if long else _USUAL_SHAPES)

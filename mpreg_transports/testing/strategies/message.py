@@ -12,6 +12,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
+    CallProgress,
     CancelRequest,
     Change,
     Claim,
@@ -32,6 +33,8 @@ from mpreg_proto.wire.messages import (
     Head,
     Hello,
     IndirectAck,
+    Items,
+    ItemsTaken,
     Message,
     Ping,
     PingReq,
@@ -116,6 +119,8 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         hops=whole,
         caller=name,
         again=st.booleans(),
+        progress=st.booleans(),
+        streams=names,
     )
     result = st.builds(
         Result,
@@ -132,6 +137,9 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         Explain: st.builds(Explain, request),
         Refused: st.builds(Refused, fault),
         View: st.builds(View, whole, _blob),
+        Items: st.builds(Items, whole, name, st.lists(_blob, max_size=3).map(tuple)),
+        ItemsTaken: st.builds(ItemsTaken, whole, name, whole),
+        CallProgress: st.builds(CallProgress, whole, name, name, name, whole, st.one_of(st.none(), st.floats()), name),
     }
 
 

@@ -3,7 +3,16 @@
 import msgspec
 import pytest
 
-from mpreg_proto.client import ClientEffect, ClientSession, LinkDraining, Ready, Rejected, ReplyReceived
+from mpreg_proto.client import (
+    ClientEffect,
+    ClientSession,
+    ItemsReceived,
+    LinkDraining,
+    ProgressReceived,
+    Ready,
+    Rejected,
+    ReplyReceived,
+)
 from mpreg_proto.effects import Framing, HangUp, Pause, Resume, Send
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId
@@ -13,6 +22,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    CallProgress,
     CancelRequest,
     Done,
     Drain,
@@ -22,6 +32,8 @@ from mpreg_proto.wire.messages import (
     GetView,
     Goodbye,
     Hello,
+    Items,
+    ItemsTaken,
     Message,
     Ping,
     Pong,
@@ -1305,3 +1317,38 @@ def test_drain_by_an_older_node() -> None:
     booth.deliver(msgspec.structs.replace(NODE, features=("again",)))
     assert [type(one) for one in booth.take()] == [Hello]
     assert booth.fault(number).code == 1040
+
+
+def test_progress_of_a_request_that_wants_it() -> None:
+    booth = Booth()
+    wants, other = booth.submit(Request(0, CALL, progress=True)), booth.submit()
+    news = CallProgress(wants, "x", "f", "node", 1, 2, "half")
+    booth.deliver(news, CallProgress(other, "x", "f", "node", 1), CallProgress(9, "x", "f", "node", 1))
+    assert [one for one in booth.effects if type(one) is ProgressReceived] == [ProgressReceived(wants, news)]
+    booth.deliver(Result(wants), news)
+    assert len([one for one in booth.effects if type(one) is ProgressReceived]) == 1, "it is over"
+
+
+def test_items_of_a_stream_and_credit_for_more() -> None:
+    booth = Booth()
+    number, other = booth.submit(Request(0, CALL, streams=("x",))), booth.submit()
+    items = Items(number, "x", (b"\x01",))
+    booth.deliver(items, Items(other, "x", (b"\x02",)), Items(number, "y", (b"\x03",)), Items(9, "x", ()))
+    assert [one for one in booth.effects if type(one) is ItemsReceived] == [ItemsReceived(number, items)]
+    booth.session.items_taken(number, "x", 1, now=booth.now)
+    booth.session.items_taken(9, "x", 1, now=booth.now)
+    booth.flush()
+    assert [one for one in booth.sent if type(one) is ItemsTaken] == [ItemsTaken(number, "x", 1)]
+    booth.deliver(Result(number, (Done("x", b""),)))
+    booth.session.items_taken(number, "x", 1, now=booth.now)
+    booth.flush()
+    assert len([one for one in booth.sent if type(one) is ItemsTaken]) == 1, "it is over"
+    with pytest.raises(LocalProtocolError):
+        booth.session.items_taken(number, "x", "1", now=booth.now)  # type: ignore[arg-type]
+
+
+def test_stream_with_items_does_not_go_to_another_node() -> None:
+    booth = Booth(alternatives=1)
+    number = booth.submit(Request(0, CALL, streams=("x",)))
+    booth.deliver(Items(number, "x", (b"\x01",)), Goodbye("leaving"))
+    assert [one.reply.fault.code for one in booth.effects if type(one) is ReplyReceived] == [1024]  # type: ignore[union-attr]

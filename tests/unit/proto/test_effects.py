@@ -6,12 +6,37 @@ import msgspec
 import pytest
 
 from mpreg_proto import effects
-from mpreg_proto.effects import Cancel, Dial, Effect, HangUp, KeepAlive, Notify, Outcome, Pause, Resume, Run, Send
+from mpreg_proto.effects import (
+    Cancel,
+    Demand,
+    Dial,
+    Effect,
+    HangUp,
+    KeepAlive,
+    Notify,
+    Outcome,
+    Pause,
+    Report,
+    Resume,
+    Run,
+    Send,
+)
 from mpreg_proto.ids import LinkId, RunId
 
 
-def test_nine_effects_and_five_outcomes() -> None:
-    assert set(typing.get_args(Effect)) == {Send, Dial, HangUp, Run, Cancel, Notify, KeepAlive, Pause, Resume}
+def test_ten_effects_and_five_outcomes() -> None:
+    assert set(typing.get_args(Effect)) == {
+        Send,
+        Dial,
+        HangUp,
+        Run,
+        Cancel,
+        Demand,
+        Notify,
+        KeepAlive,
+        Pause,
+        Resume,
+    }
     assert [kind.__name__ for kind in typing.get_args(Outcome)] == [
         "Returned",
         "Raised",
@@ -24,7 +49,7 @@ def test_nine_effects_and_five_outcomes() -> None:
         for kind in vars(effects).values()
         if isinstance(kind, type) and kind.__module__ == effects.__name__ and issubclass(kind, msgspec.Struct)
     }
-    assert defined == {*typing.get_args(Effect), *typing.get_args(Outcome)}
+    assert defined == {*typing.get_args(Effect), *typing.get_args(Outcome), Report}
 
 
 @pytest.mark.parametrize("kind", [*typing.get_args(Effect), *typing.get_args(Outcome)])

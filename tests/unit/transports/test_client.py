@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 async def test_partial_reply_with_a_fault_and_results_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = Result(1, done=(Done("x", b"\x01"),), fault=Fault(1020, "too late", {"maybe_executed": True}))
 
-    async def answered(submit: object) -> Result:
+    async def answered(submit: object, on_progress: object) -> Result:
         return reply
 
     client = Client("ws://127.0.0.1:1")
@@ -27,7 +27,7 @@ async def test_part_of_a_failed_result_is_its_error(monkeypatch: pytest.MonkeyPa
     good, bad = graph.call("f", name="good"), graph.call("f", name="bad")
     value = client._codec.encode({"key": 1})
 
-    async def answered(submit: object) -> Result:
+    async def answered(submit: object, on_progress: object) -> Result:
         return Result(1, done=(Done("good", value),), failed=(Failed("bad", fault),), fault=fault)
 
     monkeypatch.setattr(client, "_reply", answered)

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from mpreg_proto.effects import Framing, HangUp, Pause, Returned, Run, Send
+from mpreg_proto.effects import Framing, HangUp, Pause, Report, Returned, Run, Send
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import SECOND, Limits
-from mpreg_proto.notices import StrayResult
+from mpreg_proto.notices import RequestFinished, StrayResult
 from mpreg_proto.requests.faults import no_place
 from mpreg_proto.sending import TooLong
 from mpreg_proto.timers import TimerKind
@@ -15,6 +15,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    CallProgress,
     CancelRequest,
     Credit,
     Done,
@@ -22,6 +23,8 @@ from mpreg_proto.wire.messages import (
     Failed,
     GetView,
     Hello,
+    Items,
+    ItemsTaken,
     Ping,
     Request,
     Result,
@@ -1049,3 +1052,186 @@ def test_refusals_of_a_repeat_promise_only_what_the_node_knows(function: str, ma
     ask(client, call("x", function), again=True, number=3)
     found = fault(client)
     assert (found.code, found.details["maybe_executed"]) == (1024, maybe)
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_progress_of_a_member_reaches_the_client_that_wants_it() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    ask(client, call("x", "once", 1), progress=True)
+    _, sent = only_dispatch(alpha)
+    assert sent.progress
+    alpha.send(CallProgress(sent.id, "x", "once", "alpha", 1, 2, "half"))
+    assert client.take(CallProgress) == [CallProgress(1, "x", "once", "alpha", 1, 2, "half")]
+    alpha.send(done(sent, "x", 1))
+    assert value(answer(client), "x") == 1
+    harness.idle()
+
+
+def test_progress_is_not_asked_for_and_not_sent_on_without_need() -> None:
+    harness = NodeHarness()
+    client, alpha, beta = harness.client(), harness.member("alpha", ONCE), harness.member("beta")
+    ask(client, call("x", "once", 1))
+    _, sent = only_dispatch(alpha)
+    assert not sent.progress
+    alpha.send(CallProgress(sent.id, "x", "once", "alpha", 1))
+    assert client.take(CallProgress) == [] and harness.noticed(StrayResult) == []
+    beta.send(CallProgress(sent.id, "x", "once", "beta", 1))
+    assert [notice.link for notice in harness.noticed(StrayResult)] == [beta.link]
+    ask(client, call("y", "once", 1), number=2, progress=True)
+    _, later = only_dispatch(alpha)
+    client.send(CancelRequest(2))
+    alpha.send(CallProgress(later.id, "y", "once", "alpha", 1))
+    assert client.take(CallProgress) == []
+
+
+def test_progress_of_the_own_worker_precedes_the_result() -> None:
+    harness = NodeHarness([ONCE])
+    client = harness.client()
+    ask(client, call("x", "once", 1), progress=True)
+    (run,) = harness.running("once")
+    harness.report(run, Report(1))
+    harness.report(run, Report(2))
+    harness.finish(run)
+    assert [type(one) for one in client.received][-3:] == [CallProgress, CallProgress, Result]
+    assert [one.done for one in client.take(CallProgress)] == [1, 2]
+    harness.idle()
+
+
+def test_own_request_reports_no_progress() -> None:
+    harness = NodeHarness([ONCE])
+    harness.node.submit(Request(0, (call("x", "once", 1),), progress=True), now=harness.now)
+    harness.flush()
+    (run,) = harness.running("once")
+    assert not run.reports
+    harness.finish(run)
+    harness.idle()
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def streamed(*members: MemberStub) -> Request:
+    """Return the only dispatch, whose call x is a stream."""
+    _, sent = only_dispatch(*members)
+    assert sent.streams == ("x",)
+    return sent
+
+
+@pytest.mark.parametrize("function", ["safe", "once"])
+def test_items_pass_to_the_client_and_credit_back(function: str) -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", *BOTH)
+    ask(client, call("x", function), streams=("x",))
+    sent = streamed(alpha)
+    client.send(ItemsTaken(1, "x", 1))
+    assert alpha.take(ItemsTaken) == [], "there is nothing to be taken"
+    alpha.send(Items(sent.id, "x", (b"\x01", b"\x02")))
+    assert client.take(Items) == [Items(1, "x", (b"\x01", b"\x02"))]
+    client.send(ItemsTaken(1, "x", 2), ItemsTaken(1, "y", 2), ItemsTaken(2, "x", 2))
+    assert alpha.take(ItemsTaken) == [ItemsTaken(sent.id, "x", 2)]
+    alpha.send(Result(sent.id, (Done("x", b""),)))
+    assert answer(client).done[0].value == b""
+    harness.idle()
+
+
+def test_only_calls_without_dependents_are_streams() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    ask(client, call("x", "once"), call("y", "once", Ref("x")), streams=("x", "nobody"))
+    _, sent = only_dispatch(alpha)
+    assert sent.streams == ()
+    alpha.send(Items(sent.id, "x", (b"\x01",)))
+    assert client.take(Items) == []
+
+
+@pytest.mark.parametrize("items", [0, 1])
+def test_lost_stream_starts_again_only_before_its_first_item(items: int) -> None:
+    harness = NodeHarness(limits=Limits(failover_pause=0))
+    client, alpha, beta = harness.client(), harness.member("alpha", IDEMPOTENT), harness.member("beta", IDEMPOTENT)
+    ask(client, call("x", "safe"), streams=("x",))
+    first, sent = only_dispatch(alpha, beta)
+    if items:
+        first.send(Items(sent.id, "x", (b"\x01",)))
+    first.drop()
+    if not items:
+        other, again = only_dispatch(alpha, beta)
+        assert other is not first and again.streams == ("x",)
+        other.send(Items(again.id, "x", (b"\x02",)), Result(again.id, (Done("x", b""),)))
+        assert client.take(Items) == [Items(1, "x", (b"\x02",))] and answer(client).fault is None
+    else:
+        found = fault(client)
+        assert (found.code, found.details["maybe_executed"]) == (1023, False)
+        assert "after the first items of call 'x'" in found.message
+        assert alpha.take(Request) == beta.take(Request) == []
+    harness.idle()
+
+
+def test_stream_that_its_worker_reports_as_lost_does_not_start_again() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", IDEMPOTENT)
+    ask(client, call("x", "safe"), streams=("x",))
+    sent = streamed(alpha)
+    alpha.send(Items(sent.id, "x", (b"\x01",)))
+    alpha.send(Result(sent.id, failed=(Failed("x", Fault(1023, "its executor broke")),)))
+    assert fault(client).code == 1023
+    harness.advance(10)
+    assert alpha.take(Request) == []
+    harness.idle()
+
+
+def test_cancelled_stream_is_cancelled_at_its_worker() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    ask(client, call("x", "once"), streams=("x",))
+    sent = streamed(alpha)
+    alpha.send(Items(sent.id, "x", (b"\x01",)))
+    client.send(CancelRequest(1))
+    assert alpha.take(CancelRequest) == [CancelRequest(sent.id)] and fault(client).code == 1021
+    alpha.send(Items(sent.id, "x", (b"\x02",)))
+    client.send(ItemsTaken(1, "x", 1))
+    assert [items.values for items in client.take(Items)] == [(b"\x01",)] and alpha.take(ItemsTaken) == []
+    alpha.send(refused(sent, 1021))
+    harness.idle()
+
+
+def test_deadline_covers_the_whole_stream() -> None:
+    harness = NodeHarness()
+    client, alpha = harness.client(), harness.member("alpha", ONCE)
+    ask(client, call("x", "once"), streams=("x",), timeout=SECOND)
+    sent = streamed(alpha)
+    for _ in range(8):
+        alpha.send(Items(sent.id, "x", (b"\x01",)))
+        harness.advance(0.12)
+    assert client.take(Result) == []
+    harness.advance(0.12)
+    assert fault(client).code == 1020 and alpha.take(CancelRequest) == [CancelRequest(sent.id)]
+
+
+def test_stream_of_the_own_worker() -> None:
+    harness = NodeHarness([spec("count", streaming=True)])
+    client = harness.client()
+    ask(client, call("x", "count"), streams=("x",))
+    (run,) = harness.running("count")
+    harness.produce(run, *range(16))
+    client.send(ItemsTaken(1, "x", 8))
+    assert harness.demanded == {run.run: 8}
+    harness.produce(run, 16)
+    harness.finish(run)
+    assert [len(items.values) for items in client.take(Items)] == [16, 1]
+    assert answer(client).done[0].value == b""
+    harness.idle()
+
+
+def test_own_request_gets_a_list() -> None:
+    harness = NodeHarness([spec("count", streaming=True)])
+    harness.node.submit(Request(0, (call("x", "count"),), streams=("x",)), now=harness.now)
+    harness.flush()
+    (run,) = harness.running("count")
+    harness.produce(run, 1, 2)
+    harness.finish(run)
+    (notice,) = harness.noticed(RequestFinished)
+    assert value(notice.result, "x") == [1, 2]
+    harness.idle()

@@ -4,7 +4,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MAX_HOPS, Limits
 from mpreg_proto.requests.relay import Forward, Relay
-from mpreg_proto.wire.messages import Call, CancelRequest, Done, Request, Result
+from mpreg_proto.wire.messages import Call, CallProgress, CancelRequest, Done, Items, ItemsTaken, Request, Result
 
 ME, SHE, FAR = (MemberId(letter * 16) for letter in (b"m", b"s", b"f"))
 HER, ON, OTHER = LinkId(1), LinkId(2), LinkId(3)
@@ -27,7 +27,7 @@ class World:
 
     def pass_on(self, request: Request, next_hop: LinkId | None = ON, link: LinkId = HER) -> Request | Result:
         (forward,) = self.relay.request(link, request, sender=SHE, next_hop=next_hop)
-        assert not isinstance(forward.message, CancelRequest)
+        assert isinstance(forward.message, (Request, Result))
         assert forward.link == (next_hop if isinstance(forward.message, Request) else link)
         return forward.message
 
@@ -43,6 +43,19 @@ def test_relayed_dispatch_and_its_results() -> None:
     assert world.relay.result(ON, Result(100)) == [Forward(HER, Result(7))]
     assert world.relay.result(ON, Result(100)) is None, "it is over"
     assert len(world.relay) == 0 and not world.relay.busy_on(HER) and not world.relay.busy_on(ON)
+
+
+def test_progress_items_and_credit_are_relayed() -> None:
+    world = World()
+    world.pass_on(relayed_request())
+    progress = CallProgress(100, "x", "f", "far", 1, 2)
+    assert world.relay.update(ON, progress) == [Forward(HER, CallProgress(7, "x", "f", "far", 1, 2))]
+    assert world.relay.update(OTHER, progress) is None
+    assert world.relay.update(ON, Items(100, "x", (b"\x01",))) == [Forward(HER, Items(7, "x", (b"\x01",)))]
+    assert world.relay.items_taken(HER, ItemsTaken(7, "x", 3)) == [Forward(ON, ItemsTaken(100, "x", 3))]
+    assert world.relay.items_taken(HER, ItemsTaken(100, "x", 3)) == []
+    world.relay.link_lost(HER)
+    assert world.relay.update(ON, progress) == [], "its sender is gone"
 
 
 def test_result_over_another_link_is_not_relayed() -> None:

@@ -5,11 +5,21 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Returned, Stopped
+from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Report, Returned, Run, Stopped
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.messages import Call, CancelRequest, Credit, Failed, Request, Result
+from mpreg_proto.wire.messages import (
+    Call,
+    CallProgress,
+    CancelRequest,
+    Credit,
+    Failed,
+    Items,
+    ItemsTaken,
+    Request,
+    Result,
+)
 from mpreg_proto.wire.values import Ref
 from tests.helpers.node_harness import CODEC, MemberStub, NodeHarness, call, spec, value
 
@@ -831,3 +841,229 @@ def test_times_of_a_body_that_began_after_its_run(began: int | None, waited: int
     harness.flush()
     (result,) = alpha.take(Result)
     assert (result.done[0].waited, result.done[0].ran) == (waited * SECOND, (4 - waited) * SECOND)
+
+
+def progress_of(member: MemberStub) -> list[tuple[int, str, float]]:
+    """Return the progress that the member has received since the last call: dispatch, call, done."""
+    return [(one.id, one.call, one.done) for one in member.take(CallProgress)]
+
+
+def test_progress_is_sent_at_most_every_tenth_of_a_second() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), progress=True)
+    (run,) = harness.running("slow")
+    assert run.reports
+    for done in range(5):
+        harness.report(run, Report(done, 9, "step"))
+    (first,) = alpha.take(CallProgress)
+    assert first == CallProgress(1, "x", "slow", harness.node.shown, 0, 9, "step")
+    harness.advance(0.099)
+    assert progress_of(alpha) == []
+    harness.advance(0.001)
+    assert progress_of(alpha) == [(1, "x", 4)], "the newest one"
+    harness.advance(0.05)
+    harness.report(run, Report(5))
+    assert progress_of(alpha) == []
+    harness.advance(1)
+    assert progress_of(alpha) == [(1, "x", 5)]
+    harness.report(run, Report(6))
+    assert progress_of(alpha) == [(1, "x", 6)], "it was silent for long"
+    harness.finish(run)
+    harness.idle()
+
+
+def test_last_progress_comes_before_the_result() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), progress=True)
+    (run,) = harness.running("slow")
+    harness.report(run, Report(1))
+    harness.report(run, Report(2))
+    harness.finish(run)
+    kinds = [type(one) for one in alpha.received]
+    assert kinds[-3:] == [CallProgress, CallProgress, Result]
+    harness.advance(1)
+    assert progress_of(alpha) == [(1, "x", 1), (1, "x", 2)]
+    harness.idle()
+
+
+def test_progress_that_nobody_wants_is_dropped() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    dispatch(alpha, 2, call("y", "slow", 2), progress=True)
+    silent, cancelled = harness.running("slow")
+    assert not silent.reports
+    harness.report(silent, Report(1))
+    alpha.send(CancelRequest(2))
+    harness.report(cancelled, Report(1))
+    harness.finish(silent)
+    harness.finish(cancelled, Stopped())
+    assert alpha.take(CallProgress) == []
+    harness.idle()
+
+
+def test_report_of_a_run_that_does_not_run_and_of_bad_numbers() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1), progress=True)
+    (run,) = harness.running("slow")
+    for bad in (Report(float("nan")), Report(1 << 63), Report(True), Report(1, "2"), Report(1, 2, b"x"), 5):  # type: ignore[arg-type]
+        with pytest.raises(LocalProtocolError):
+            harness.node.reported(run.run, bad, now=harness.now)  # type: ignore[arg-type]
+    harness.finish(run)
+    with pytest.raises(LocalProtocolError, match="does not run"):
+        harness.node.reported(run.run, Report(1), now=harness.now)
+    assert alpha.take(CallProgress) == []
+
+
+# -- generators -------------------------------------------------------------------------------------------------------
+
+GENERATOR = spec("count", streaming=True)
+
+
+def stream(**limits: int) -> tuple[NodeHarness, MemberStub, Run]:
+    """A generator that a member has dispatched as a stream: dispatch 1, call x."""
+    harness = NodeHarness([GENERATOR], limits=Limits(**limits))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "count"), streams=("x",))
+    (run,) = harness.running("count")
+    return harness, alpha, run
+
+
+def items_of(member: MemberStub) -> list[object]:
+    """Return the items that the member has received since the last call."""
+    return [CODEC.decode(one) for items in member.take(Items) for one in items.values]
+
+
+def test_items_of_a_stream_with_credit_for_more() -> None:
+    harness, alpha, run = stream()
+    assert run.demand == 16
+    harness.produce(run, 0, 1)
+    (items,) = alpha.take(Items)
+    assert items == Items(1, "x", (b"\x00", b"\x01"))
+    harness.produce(run, *range(2, 16))
+    with pytest.raises(LocalProtocolError, match="may produce 0 items now, not 1"):
+        harness.produce(run, 16)
+    assert items_of(alpha) == list(range(2, 16)) and harness.demanded == {}
+    alpha.send(ItemsTaken(1, "x", 3))
+    assert harness.demanded == {run.run: 3}
+    harness.produce(run, 16, 17)
+    alpha.send(ItemsTaken(1, "x", 100), ItemsTaken(1, "x", -1), ItemsTaken(1, "y", 1), ItemsTaken(2, "x", 1))
+    assert harness.demanded == {run.run: 3 + 15}, "never more than 16 on their way"
+    harness.finish(run, Returned("ignored"))
+    assert items_of(alpha) == [16, 17]
+    (result,) = alpha.take(Result)
+    assert (result.done[0].value, result.last) == (b"", True)
+    alpha.send(ItemsTaken(1, "x", 1))
+    harness.idle()
+
+
+def test_generator_gives_a_list_without_a_stream() -> None:
+    harness = NodeHarness([GENERATOR])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "count"), call("y", "count"), streams=("y", "z"))
+    run, other = harness.running("count")
+    for start in range(0, 48, 16):
+        harness.produce(run, *({"item": number} for number in range(start, start + 16)))
+    assert harness.demanded == {run.run: 48} and alpha.take(Items) == []
+    harness.finish(run, Returned(None))
+    harness.finish(other, Returned(None))
+    rows = [row for result in alpha.take(Result) for row in result.done]
+    assert CODEC.decode(rows[0].value) == [{"item": number} for number in range(48)]
+    assert (rows[1].name, rows[1].value) == ("y", b"")
+    harness.idle()
+
+
+def test_list_of_no_items_and_items_of_every_kind() -> None:
+    harness = NodeHarness([GENERATOR])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "count"), call("y", "count"))
+    empty, run = harness.running("count")
+    harness.finish(empty, Returned(None))
+    kinds = [None, (1, 2), {3}, [4, [5]], b"6", 2**80, 1 + 2j]
+    harness.produce(run, *kinds)
+    harness.finish(run, Returned(None))
+    rows = [row for result in alpha.take(Result) for row in result.done]
+    assert [CODEC.decode(row.value) for row in rows] == [[], kinds]
+
+
+def test_list_that_grows_past_the_limit_ends_its_generator() -> None:
+    harness = NodeHarness([GENERATOR], limits=Limits(node_message=1000))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "count"))
+    (run,) = harness.running("count")
+    harness.produce(run, b"y" * 600)
+    assert harness.cancelled == []
+    harness.produce(run, b"y" * 600)
+    assert harness.cancelled == [run.run]
+    harness.produce(run, 1)
+    harness.finish(run, Stopped())
+    failed = rows(alpha)["x"]
+    assert (failed.fault.code, failed.fault.details["limit"], failed.refused) == (1014, "message", False)
+    harness.idle()
+
+
+def test_list_that_is_nested_too_deep() -> None:
+    harness = NodeHarness([GENERATOR])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "count"))
+    (run,) = harness.running("count")
+    deep: list[object] = []
+    for _ in range(63):
+        deep = [deep]
+    harness.produce(run, deep)
+    harness.finish(run, Returned(None))
+    assert rows(alpha)["x"].fault.code == 1014
+
+
+def test_item_that_cannot_be_sent_ends_its_generator() -> None:
+    harness, alpha, run = stream()
+    harness.produce(run, 1, object(), 2)
+    assert harness.cancelled == [run.run] and items_of(alpha) == []
+    harness.finish(run, Returned(None))
+    failed = rows(alpha)["x"].fault
+    assert (failed.code, failed.details["type"]) == (1003, "UnsendableValue")
+    assert "item 2 cannot be sent" in failed.message
+    harness.idle()
+
+
+def test_cancelled_stream_ends_without_more_items() -> None:
+    harness, alpha, run = stream()
+    harness.produce(run, 1)
+    alpha.send(CancelRequest(1), ItemsTaken(1, "x", 1))
+    assert harness.cancelled == [run.run] and harness.demanded == {}
+    harness.produce(run, 2)
+    harness.finish(run, Returned(None))
+    assert items_of(alpha) == [1] and rows(alpha)["x"].fault.code == 1021
+    harness.idle()
+
+
+def test_stream_whose_link_is_lost_is_cancelled() -> None:
+    harness, alpha, run = stream()
+    harness.produce(run, 1)
+    alpha.drop()
+    assert harness.cancelled == [run.run]
+    harness.finish(run, Stopped())
+    harness.idle()
+
+
+def test_stream_of_a_function_that_is_no_generator() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 5), streams=("x",))
+    (run,) = harness.running("slow")
+    assert run.demand == 0
+    with pytest.raises(LocalProtocolError, match="no generator"):
+        harness.produce(run, 1)
+    harness.finish(run)
+    assert value(alpha.take(Result)[0], "x") == 5
+
+
+def test_generator_that_is_replaced_by_a_plain_function() -> None:
+    harness = NodeHarness([GENERATOR])
+    alpha = harness.member("alpha")
+    harness.node.offer(spec("count"), now=harness.now)
+    dispatch(alpha, 1, call("x", "count"))
+    assert harness.running("count")[0].demand == 0

@@ -9,6 +9,7 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.wire.messages import (
     BucketHashes,
     Call,
+    CallProgress,
     CancelRequest,
     Change,
     Claim,
@@ -30,6 +31,8 @@ from mpreg_proto.wire.messages import (
     Head,
     Hello,
     IndirectAck,
+    Items,
+    ItemsTaken,
     Message,
     Ping,
     PingReq,
@@ -54,6 +57,7 @@ EACH: dict[int, Message] = {
     10: Request(
         7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
         True,
+        ("x",),
     ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
@@ -77,6 +81,9 @@ EACH: dict[int, Message] = {
     27: IndirectAck(b"m" * 16),
     30: Drain(7, "till", b"m" * 16, (b"n" * 16,)),
     31: DrainReply(7, b"m" * 16, "till#6d6d", "sent", Fault(1010, "")),
+    32: CallProgress(7, "x", "f", "n#1", 3, 4.5, "step"),
+    33: Items(7, "x", (b"\x01", b"\x02")),
+    34: ItemsTaken(7, "x", 8),
 }  # fmt: skip
 
 

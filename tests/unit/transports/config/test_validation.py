@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from mpreg_transports import Client, Graph, Server
-from mpreg_transports.client import _RESERVED_KEYWORDS
 from mpreg_transports.config.validation import CALL_KEYWORDS
 
 
@@ -95,7 +94,7 @@ async def test_wrong_arguments_of_a_client() -> None:
 
 def test_call_keywords_are_those_of_the_client() -> None:
     own = [one.name for one in inspect.signature(Client.call).parameters.values() if one.kind is one.KEYWORD_ONLY]
-    assert set(CALL_KEYWORDS) == {*own, *_RESERVED_KEYWORDS}
+    assert set(CALL_KEYWORDS) == set(own)
 
 
 @pytest.mark.parametrize("taken", CALL_KEYWORDS)

@@ -1,0 +1,150 @@
+"""Generators and progress in virtual time: backpressure, lost nodes, relays, deadlines, and clients that leave."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from mpreg_proto.errors import DeadlineExceeded, OutcomeUnknown
+from mpreg_proto.limits import SECOND
+from mpreg_proto.wire.messages import Call, Request
+from mpreg_transports import Progress, sleep
+from mpreg_transports.testing import Fn, Simulation, Spec
+from mpreg_transports.testing.invariants.all import invariants
+from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.values import default_codec
+
+
+def count(items: int, *, progress: Progress) -> Iterator[int]:
+    for item in range(items):
+        progress(item, items)
+        yield item
+
+
+async def ponder(items: int) -> AsyncIterator[int]:
+    for item in range(items):
+        await sleep(0.01)
+        yield item
+
+
+FUNCTIONS = {
+    "count": Fn(count, duration=0.01, idempotent=True),
+    "ponder": Fn(ponder, idempotent=True),
+    "once": Fn(ponder),
+}
+
+
+def cluster(*, workers: int = 1) -> Simulation:
+    """Return a cluster of `front` and workers, which all offer the generators."""
+    nodes = {"front": Spec(), **{f"worker-{number}": Spec(functions=FUNCTIONS) for number in range(workers)}}
+    sim = Simulation(seed=5, nodes=nodes, watchers=invariants())
+    sim.run(5)
+    return sim
+
+
+def ask(sim: Simulation, function: str, items: int, *, timeout: int = 60, progress: bool = False) -> SimCall:
+    call = Call(function, function, default_codec().encode([[items], {}]))
+    return sim.submit("front", Request(0, (call,), streams=(function,), timeout=timeout * SECOND, progress=progress))
+
+
+def running(sim: Simulation) -> list[str]:
+    """Return the workers with a body that runs."""
+    return [name for name, host in sim.nodes.items() if host.alive and host.running]
+
+
+@pytest.mark.parametrize("function", ["count", "ponder"])
+def test_generator_waits_for_a_consumer_that_pauses(function: str) -> None:
+    sim = cluster()
+    call = ask(sim, function, 100)
+    call.consumes = False
+    sim.run(5)
+    assert call.items_of(function) == list(range(16))
+    (body,) = sim.nodes["worker-0"].running.values()
+    assert (len(body.produced), body.idle) == (16, True)
+    host = sim.clients[call.client]
+    call.taken[function] = 5
+    host.session.items_taken(call.number, function, 5, now=host.local)
+    sim._engine.after(host)
+    sim.run(5)
+    assert call.items_of(function) == list(range(21))
+    sim.cancel(call)
+    sim.run(5)
+    assert running(sim) == []
+    sim.settle()
+
+
+@pytest.mark.parametrize("function", ["count", "ponder", "once"])
+def test_worker_lost_after_the_first_item(function: str) -> None:
+    sim = cluster(workers=2)
+    call = ask(sim, function, 1000)
+    assert sim.run(until=lambda: bool(call.items), limit=5)
+    (worker,) = running(sim)
+    sim.crash(worker)
+    assert sim.run(until=call.done, limit=30)
+    assert isinstance(call.error, OutcomeUnknown) and len(call.items_of(function)) < 1000
+    assert call.error.details["maybe_executed"] is (function == "once")
+    sim.restart(worker)
+    sim.settle()
+
+
+def test_worker_lost_before_the_first_item() -> None:
+    sim = cluster(workers=2)
+    call = ask(sim, "ponder", 50)
+    assert sim.run(until=lambda: bool(running(sim)), limit=5)
+    (worker,) = running(sim)
+    sim.crash(worker)
+    assert sim.run(until=call.done, limit=30)
+    assert call.error is None and call.items_of("ponder") == list(range(50))
+    sim.restart(worker)
+    sim.settle()
+
+
+def test_deadline_of_a_stream_that_never_stalls() -> None:
+    sim = cluster()
+    call = ask(sim, "ponder", 10_000, timeout=3)
+    assert sim.run(until=call.done, limit=10)
+    assert isinstance(call.error, DeadlineExceeded) and len(call.items_of("ponder")) > 50
+    sim.run(1)
+    assert running(sim) == []
+    sim.settle()
+
+
+def test_stream_and_progress_over_a_relay() -> None:
+    between = Spec()
+    sim = Simulation(
+        seed=3,
+        nodes={"relay": between, "front": Spec(peers=("relay",)), "back": Spec(peers=("relay",), functions=FUNCTIONS)},
+        watchers=invariants(),
+    )
+    sim.partition({"front"}, {"back"})
+    sim.run(5)
+    call = ask(sim, "count", 60, progress=True)
+    assert sim.run(until=call.done, limit=30)
+    assert call.error is None and call.items_of("count") == list(range(60))
+    assert {one.node for one in call.progress} == {sim.nodes["back"].node.shown} and call.progress[-1].done == 59
+    later = ask(sim, "count", 1000)
+    assert sim.run(until=lambda: len(later.items_of("count")) > 20, limit=30)
+    sim.cancel(later)
+    sim.run(5)
+    assert running(sim) == [] and len(sim.nodes["relay"].node.relay) == 0
+    sim.settle()
+
+
+def test_client_that_vanishes_ends_its_stream() -> None:
+    sim = cluster()
+    call = ask(sim, "ponder", 10_000)
+    assert sim.run(until=lambda: bool(call.items), limit=5)
+    sim.vanish(call.client)
+    sim.run(5)
+    assert running(sim) == []
+    sim.settle()
+
+
+def test_leaving_worker_finishes_or_ends_its_stream() -> None:
+    sim = cluster(workers=2)
+    short, long = ask(sim, "ponder", 100), ask(sim, "once", 100_000)
+    assert sim.run(until=lambda: bool(short.items and long.items), limit=5)
+    for worker in running(sim):
+        sim.leave(worker)
+    assert sim.run(until=lambda: short.done() and long.done(), limit=30)
+    assert short.error is None and short.items_of("ponder") == list(range(100))
+    assert isinstance(long.error, OutcomeUnknown)
