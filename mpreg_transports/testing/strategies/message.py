@@ -119,6 +119,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         hops=whole,
         caller=name,
         again=st.booleans(),
+        client=whole,
         progress=st.booleans(),
         streams=names,
     )

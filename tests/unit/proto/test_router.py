@@ -59,6 +59,8 @@ PARTS = {
     Router._relay,
     Router._on_dispatch,
     Router._drain,
+    ActionRunner._send_items,
+    ActionRunner._item_too_long,
     Router._pass_drain_on,
     Router._has_drain,
     Router._refuses_more,

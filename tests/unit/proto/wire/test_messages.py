@@ -56,8 +56,7 @@ EACH: dict[int, Message] = {
     5: Goodbye("why"),
     10: Request(
         7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
-        True,
-        ("x",),
+        True, 8, True, ("x",),
     ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
