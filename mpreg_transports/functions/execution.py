@@ -16,6 +16,7 @@ from reprlib import Repr
 from typing import Any, Protocol
 
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.describe import exception_text, sendable, short_name
@@ -78,15 +79,31 @@ class ThreadRun:
 class Function:
     """One registered function: its description in the cluster (`spec`) and the way to call it."""
 
-    __slots__ = ("call", "mode", "pool", "spec")
+    __slots__ = ("_default_concurrency", "call", "for_processes", "mode", "pool", "spec")
 
     def __init__(
-        self, call: Callable[..., Any], spec: FunctionSpec, *, mode: ExecutionMode, pool: Pool | None = None
+        self,
+        call: Callable[..., Any],
+        spec: FunctionSpec,
+        *,
+        mode: ExecutionMode,
+        pool: Pool | None = None,
+        default_concurrency: bool = False,
     ) -> None:
         self.call: Callable[..., Any] = call
         self.spec: FunctionSpec = spec
         self.mode: ExecutionMode = mode
         self.pool: Pool | None = pool
+        self.for_processes: bool = mode is ExecutionMode.THREAD and not _is_generator(call)
+        """True for a `def` function without an executor: it runs in the processes of the node, if that has any."""
+        self._default_concurrency = default_concurrency
+
+    def move(self, pool: Pool | None, processes: int) -> None:
+        """Run it in the pool with these processes of the node, or in threads (None). Only if `for_processes`."""
+        self.pool = pool
+        self.mode = ExecutionMode.THREAD if pool is None else ExecutionMode.EXECUTOR
+        if self._default_concurrency:
+            self.spec = replace(self.spec, concurrency=THREAD_CONCURRENCY if pool is None else processes)
 
     def run_inline(self, run: Run, runtime: Runtime) -> Outcome:
         """Call the function at once, in the calling thread."""
@@ -129,8 +146,9 @@ class Function:
         assert self.pool is not None
 
         def settle(body: PoolRun, outcome: Outcome) -> None:
-            body.record_outcome(outcome)
-            done(outcome)
+            final = body.record_outcome(outcome)
+            if final is not None:
+                done(final)
 
         body = self.pool.start(self.call, run.args, run.kwargs, runtime.contexts.for_thread())
         if isinstance(body, PoolRun):
@@ -162,6 +180,7 @@ def function(
     if inline and executor is not None:
         raise ValueError(f"{name}: inline=True and executor= exclude each other")
     mode = ExecutionMode.THREAD
+    default_concurrency = concurrency is None
     if is_async:
         mode = ExecutionMode.EVENT_LOOP
     elif inline:
@@ -177,8 +196,8 @@ def function(
     if queue is not None and queue < 1:
         raise ValueError(f"{name}: queue={queue}, and at least 1 call must be able to wait")
     pool = executor if isinstance(executor, Pool) or executor is None else Pool(executor)
-    if pool is not None and pool.of_processes and "<" in getattr(call, "__qualname__", ""):
-        raise ValueError(f"{name} is defined within a function or is a lambda: processes cannot import it; move it out")
+    if pool is not None:
+        pool.check(name, call)
     spec = FunctionSpec(
         name=name,
         version=version,
@@ -191,7 +210,13 @@ def function(
         queue=queue or 0,
         inline=inline,
     )
-    return Function(call, spec, mode=mode, pool=pool)
+    return Function(call, spec, mode=mode, pool=pool, default_concurrency=default_concurrency)
+
+
+def _is_generator(call: Callable[..., Any]) -> bool:
+    """Return whether a call returns a generator, which no process can send."""
+    both = (call, type(call).__call__)
+    return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in both)
 
 
 def tags(resources: Iterable[str]) -> frozenset[str]:
