@@ -19,7 +19,7 @@ class Announced(Server):
         """See `Server.serve`."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(super().serve)
-            print(json.dumps({"url": self.url}), flush=True)
+            print(json.dumps({"url": self.url, "port": self.port}), flush=True)
             task_status.started()
 
 
