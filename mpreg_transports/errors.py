@@ -7,6 +7,10 @@ from typing import Any
 from mpreg_proto.errors import MpregError
 
 
+class CannotImport(MpregError, ValueError):
+    """Functions that the processes of a node (`processes=`) cannot import. The text gives the reasons and the fix."""
+
+
 class NotConnected(MpregError, ConnectionError):
     """No node could be reached. `details["tried"]` maps each address to the reason."""
 

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar, overload
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 from anyio.abc import TaskStatus
 from anyio.lowlevel import EventLoopToken, current_token
 
@@ -49,6 +50,7 @@ from mpreg_transports.config.validation import (
     check_length,
     check_name,
     check_port,
+    check_processes,
     check_text,
     refuse_open_host,
 )
@@ -79,6 +81,7 @@ class Server:
     """One node.
 
     The arguments are those of `mpreg serve`: resources are names that calls may require, peers are the nodes to join.
+    With `processes=N` its `def` functions that name no executor run in N processes, which import them.
     With a `network` (tests) host, port, advertise and transport have no effect, and peers are addresses of that
     network.
     """
@@ -97,6 +100,7 @@ class Server:
         insecure: bool = False,
         allow_hosts: Iterable[str] = (),
         allow_origins: Iterable[str] = (),
+        processes: int = 0,
         limits: Limits = DEFAULT,
         codec: ValueCodec | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -109,6 +113,7 @@ class Server:
         check_name(name, "the node's name", limits)
         check_text(host, "host", example="127.0.0.1")
         check_port(port)
+        check_processes(processes)
         check_text(cluster_id, "cluster_id", example="shop")
         self.name = name
         self.host = host
@@ -137,7 +142,10 @@ class Server:
         self._limits = limits
         self._codec = codec or default_codec()
         self._clock: Clock = clock
+        self.processes: int = processes
+        """The number of processes that run its `def` functions; with 0 they run in threads."""
         self._functions = FunctionRegistry(limits)
+        self._functions.use_processes(processes)
         self._driver: Driver | None = None
         self._open_journal: Journal | None = None
         self._affinity: LoopAffinity | None = None
@@ -204,13 +212,13 @@ class Server:
 
         Gossip carries the offer to all nodes, usually within a second.
 
-        `async def` runs in the event loop, `def` in a thread, `executor=` runs it in any concurrent.futures Executor,
-        and `inline=True` runs it within the wake-up that brought the call, for tiny functions that never block. If an
-        executor breaks or is shut down, its functions are withdrawn. If `executor=` is a function that makes an
-        executor, a new one is made instead. `concurrency=` bodies run at once, and `queue=` further calls wait here (by
-        default as many as run); the others wait at the nodes that place them. `idempotent=True` allows a second run
-        after the loss of a node. Raises ValueError for a name that is taken, unless `replace`; then nothing has
-        changed.
+        `async def` runs in the event loop, `def` in a thread, or in a process if the node has some (`processes=`).
+        `executor=` runs it in any concurrent.futures Executor, and `inline=True` within the wake-up that brought the
+        call, for tiny functions that never block. If an executor breaks or is shut down, its functions are withdrawn.
+        If `executor=` is a function that makes an executor, a new one is made instead. `concurrency=` bodies run at
+        once, and `queue=` further calls wait here (by default as many as run); the others wait at the nodes that place
+        them. `idempotent=True` allows a second run after the loss of a node. Raises ValueError for a name that is
+        taken, unless `replace`, and for a function that processes cannot import; then nothing has changed.
         """
         described = self._functions.describe(
             name,
@@ -223,6 +231,8 @@ class Server:
             executor=executor,
             inline=inline,
         )
+        if self._driver is not None and described.pool is not None:
+            described.pool.check(described.spec.name, function, make=True)
         self._call_in_loop(self._offer, described, replace)
 
     def unregister(self, name: str) -> None:
@@ -280,7 +290,7 @@ class Server:
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `leave()` is complete or the caller cancels.
 
-        Raises CannotListen or ValueError, or RuntimeError if it already runs.
+        Raises CannotListen, CannotImport or ValueError, or RuntimeError if it already runs.
         """
         refuse_while_importing()
         if self._affinity is not None:
@@ -291,11 +301,20 @@ class Server:
         self._leaving_since = None
         try:
             with single_errors():
+                await self._check_importable()
                 await self._serve(task_status)
         finally:
+            self._functions.end_processes()
             self._affinity = None
             self._has_run = True
             self._leave_early = None
+
+    async def _check_importable(self) -> None:
+        """Raise CannotImport, before the node listens, for functions that the processes for them cannot import."""
+        check_processes(self.processes)
+        self._functions.use_processes(self.processes)
+        if self._functions.unchecked():
+            await anyio.to_thread.run_sync(self._functions.check_importable, abandon_on_cancel=True)
 
     async def _serve(self, task_status: TaskStatus[None]) -> None:
         listener = await self._bind()

@@ -16,7 +16,7 @@ from mpreg_proto.errors import ErrorCode, MpregError, RequestError
 from mpreg_transports.config.addresses import DEFAULT_PORT, is_loopback, parse_address
 from mpreg_transports.config.settings import DEBUG_VARIABLE, SettingsError, debugging
 from mpreg_transports.config.system_errors import error_reason
-from mpreg_transports.errors import NotConnected
+from mpreg_transports.errors import CannotImport, NotConnected
 
 
 class ExitCode(enum.IntEnum):
@@ -77,7 +77,7 @@ def exit_code(error: BaseException) -> ExitCode:
             return _BY_CODE.get(error.code, ExitCode.OTHER)
         case NotConnected():
             return ExitCode.NOT_REACHABLE
-        case SettingsError():
+        case SettingsError() | CannotImport():
             return ExitCode.WRONG_USAGE
         case KeyboardInterrupt():
             return ExitCode.UNKNOWN

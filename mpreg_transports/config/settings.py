@@ -50,8 +50,13 @@ class Kind(enum.Enum):
     TEXT = "a text"
     HOST = "a host name or an IP address"
     PORT = "a whole number from 0 to 65535"
+    COUNT = "a whole number from 0 to 1024"
     LIST = "a list of texts"
     SWITCH = "true or false"
+
+
+MOST = {Kind.PORT: 65_535, Kind.COUNT: 1_024}
+"""The largest number of each kind of whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("insecure", Kind.SWITCH, False, "insecure", "false"),
     Setting("allow-host", Kind.LIST, (), "allow_hosts", "mpreg.example.com"),
     Setting("allow-origin", Kind.LIST, (), "allow_origins", "https://app.example.com"),
+    Setting("processes", Kind.COUNT, 0, "processes", "4"),
     Setting("journal", Kind.TEXT, None, "journal", "node.journal"),
     Setting("app-dir", Kind.TEXT, None, "", "src"),
 )
@@ -242,7 +248,7 @@ def check(setting: Setting, value: object, place: Place) -> Value:
             return value
         case Kind.HOST if isinstance(value, str) and is_host(value):
             return value
-        case Kind.PORT if type(value) is int and 0 <= value <= 65_535:
+        case Kind.PORT | Kind.COUNT if type(value) is int and 0 <= value <= MOST[setting.kind]:
             return value
         case Kind.SWITCH if isinstance(value, bool):
             return value
@@ -298,7 +304,7 @@ def _from_text(setting: Setting, text: str) -> Value:
     value: Value = text
     if setting.kind is Kind.LIST:
         value = tuple(text.replace(",", " ").split())
-    elif setting.kind is Kind.PORT and (number := _whole_number(text)) is not None:
+    elif setting.kind in MOST and (number := _whole_number(text)) is not None:
         value = number
     elif setting.kind is Kind.SWITCH and text.lower() in (*_TRUE, *_FALSE):
         value = text.lower() in _TRUE
@@ -330,9 +336,9 @@ def _example(setting: Setting, value: object, place: Place) -> str:
         return setting.example
     if setting.kind is Kind.LIST:
         return json.dumps([value if isinstance(value, str) and value else setting.example], ensure_ascii=False)
-    if setting.kind is Kind.PORT:
+    if setting.kind in MOST:
         meant = _whole_number(value) if isinstance(value, str) else None
-        return setting.example if meant is None or meant > 65_535 else str(meant)
+        return setting.example if meant is None or meant > MOST[setting.kind] else str(meant)
     if setting.kind is Kind.SWITCH:
         return "true" if isinstance(value, str) and value.lower() in _TRUE else setting.example
     return json.dumps(setting.example)

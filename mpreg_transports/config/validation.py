@@ -69,6 +69,15 @@ def check_port(port: object) -> None:
         raise ValueError(f"port={port}: a whole number from 0 to 65535; 0 takes any free one")
 
 
+def check_processes(processes: object) -> None:
+    """Check the number of processes for `def` functions; 0 for none."""
+    if type(processes) is not int:
+        kind = type(processes).__name__
+        raise TypeError(f"processes={processes!r} is of type {kind}; write a whole number such as processes=4")
+    if not 0 <= processes <= 1_024:
+        raise ValueError(f"processes={processes}: a whole number from 0 to 1024; with 0 def functions run in threads")
+
+
 def check_name(name: object, what: str, limits: Limits) -> None:
     """Check a name: not empty, readable, and accepted by other nodes."""
     check_text(name, "name", example="worker")

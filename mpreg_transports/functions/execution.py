@@ -16,6 +16,7 @@ from reprlib import Repr
 from typing import Any, Protocol
 
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
 from mpreg_proto.describe import exception_text, sendable, short_name
@@ -87,7 +88,7 @@ class ThreadRun:
 class Function:
     """One registered function: its description in the cluster (`spec`) and the way to call it."""
 
-    __slots__ = ("call", "mode", "pool", "progress", "spec")
+    __slots__ = ("_default_concurrency", "call", "for_processes", "mode", "pool", "progress", "spec")
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Function:
         mode: ExecutionMode,
         pool: Pool | None = None,
         progress: Injected | None = None,
+        default_concurrency: bool = False,
     ) -> None:
         self.call: Callable[..., Any] = call
         self.progress: Injected | None = progress
@@ -104,6 +106,19 @@ class Function:
         self.spec: FunctionSpec = spec
         self.mode: ExecutionMode = mode
         self.pool: Pool | None = pool
+        self.for_processes: bool = mode is ExecutionMode.THREAD and progress is None and not is_generator(call)
+        """True for a `def` function without an executor: it runs in the processes of the node, if that has any.
+
+        Generators and functions that report progress stay in threads, as processes send one result.
+        """
+        self._default_concurrency = default_concurrency
+
+    def move(self, pool: Pool | None, processes: int) -> None:
+        """Run it in the pool with these processes of the node, or in threads (None). Only if `for_processes`."""
+        self.pool = pool
+        self.mode = ExecutionMode.THREAD if pool is None else ExecutionMode.EXECUTOR
+        if self._default_concurrency:
+            self.spec = replace(self.spec, concurrency=THREAD_CONCURRENCY if pool is None else processes)
 
     def arguments(self, run: Run, reporter: Progress = SILENT) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments of a body. Raises TypeError if its caller has passed the reporter's parameter."""
@@ -189,8 +204,9 @@ class Function:
         assert self.pool is not None
 
         def settle(body: PoolRun, outcome: Outcome) -> None:
-            body.record_outcome(outcome)
-            done(outcome)
+            final = body.record_outcome(outcome)
+            if final is not None:
+                done(final)
 
         body = self.pool.start(self.call, run.args, run.kwargs, runtime.contexts.for_thread())
         if isinstance(body, PoolRun):
@@ -235,6 +251,7 @@ def function(
             f"parameter {progress.name!r}, which is annotated Progress"
         )
     mode = ExecutionMode.THREAD
+    default_concurrency = concurrency is None
     if is_async or is_async_generator(call):
         mode = ExecutionMode.EVENT_LOOP
     elif inline:
@@ -250,8 +267,8 @@ def function(
     if queue is not None and queue < 1:
         raise ValueError(f"{name}: queue={queue}, and at least 1 call must be able to wait")
     pool = executor if isinstance(executor, Pool) or executor is None else Pool(executor)
-    if pool is not None and pool.of_processes and "<" in getattr(call, "__qualname__", ""):
-        raise ValueError(f"{name} is defined within a function or is a lambda: processes cannot import it; move it out")
+    if pool is not None:
+        pool.check(name, call)
     spec = FunctionSpec(
         name=name,
         version=version,
@@ -264,7 +281,7 @@ def function(
         queue=queue or 0,
         inline=inline,
     )
-    return Function(call, spec, mode=mode, pool=pool, progress=progress)
+    return Function(call, spec, mode=mode, pool=pool, progress=progress, default_concurrency=default_concurrency)
 
 
 def tags(resources: Iterable[str]) -> frozenset[str]:

@@ -3,13 +3,15 @@
 If `submit` raises, it has refused: the body has not begun, and the call goes to another node. A body in an executor
 that breaks may have begun. A given executor that takes no more calls is closed, and the driver withdraws its functions.
 If a function makes the executor, a new one is made, a few times in a row. The standard library's executors get a
-`_Work`, which describes exceptions where they are raised and separates the contexts of calls. Others get the plain
-function, as their handling of it is unknown.
+`_Work`, which describes exceptions where they are raised, separates the contexts of calls, and knows if a body was
+still in the queue when the executor broke: such a body runs in the next executor. Others get the plain function, as
+their handling of it is unknown; of Dask's the errors are known that mean a lost worker and a closed client.
 """
 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 from mpreg_proto.describe import exception_text, type_name
 from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Stopped
+from mpreg_transports.errors import CannotImport
 from mpreg_transports.functions.exceptions import describe_exception
 
 ExecutorSource = Executor | Callable[[], Executor]
@@ -27,6 +30,11 @@ _TRIES: Final = 3
 """The executors made in a row of which none has finished a body; then the functions are withdrawn."""
 _SHUT: Final = ("_shutdown", "_shutdown_thread", "_broken")
 """The attributes by which the standard library's executors and similar ones show that they take no more calls."""
+_CLIENT_CLOSED: Final = "distributed.client.ClosedClientError"
+"""The error of Dask's executor for each call after the end of its client."""
+_CLIENT_ENDS: Final = ("closing", "closed")
+_WORKER_LOST: Final = "distributed.scheduler.KilledWorker"
+"""The outcome of a call in Dask whose workers died. It concerns that call alone: others work, and new ones start."""
 
 
 class Pool:
@@ -38,11 +46,27 @@ class Pool:
         self._make = None if isinstance(source, Executor) else source
         self._executor = source if isinstance(source, Executor) else None
         self._tries = 0
+        self.life = 0
+        """The number of times that it was closed with its node."""
 
-    @property
-    def of_processes(self) -> bool:
-        """True if the executor is known to import its functions in other processes."""
-        return isinstance(self._executor, ProcessPoolExecutor)
+    def check(self, name: str, call: Callable[..., Any], *, make: bool = False) -> None:
+        """Raise CannotImport for a function that the processes of the executor cannot import.
+
+        With `make`, and for a doubtful function only, an executor is made to find out what it is: Dask's, for one, runs
+        every function.
+        """
+        if not_importable(call) is None:
+            return
+        is_new = self._executor is None
+        if is_new and make and not self.closed_reason:
+            self._create_executor()
+        if not isinstance(self._executor, ProcessPoolExecutor):
+            return
+        reason = not_importable(call, forked=_start_method(self._executor) == "fork")
+        if reason is not None:
+            if is_new:
+                self.close()
+            raise CannotImport(f"{name} {reason}: processes cannot import it; move it out")
 
     def start(
         self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], context: Context
@@ -57,7 +81,7 @@ class Pool:
             work = _Work(call, args, kwargs, context) if is_stdlib else None
             try:
                 future = executor.submit(work) if work is not None else executor.submit(call, *args, **kwargs)
-                return PoolRun(self, executor, future)
+                return PoolRun(self, executor, future, work)
             except BaseException as error:
                 cause = f"its executor takes no calls: {type_name(type(error))}: {exception_text(error)}"
                 if work is not None and not work.claim():  # it was queued, and began, before the error
@@ -92,9 +116,9 @@ class Pool:
         if self._make is not None:
             executor, self._executor = self._executor, None
             self._tries = 0
+            self.life += 1
             if executor is not None:
-                with suppress(Exception):
-                    executor.shutdown(wait=False, cancel_futures=True)
+                _shut_down(executor)
 
     def _create_executor(self) -> Executor | None:
         assert self._make is not None
@@ -131,14 +155,20 @@ class Pools:
 class PoolRun:
     """One body in an executor."""
 
-    def __init__(self, pool: Pool, executor: Executor, future: Future[Any]) -> None:
+    def __init__(self, pool: Pool, executor: Executor, future: Future[Any], work: _Work | None) -> None:
         self._pool = pool
         self._executor = executor
         self._future = future
+        self._work = work
+        self._life = pool.life
         self._cancelled = False
+        self._alone = False
+        """True if the executor goes on, although it has lost this body."""
+        self._done: Callable[[PoolRun, Outcome], None] | None = None
 
     def add_done_callback(self, done: Callable[[PoolRun, Outcome], None]) -> None:
         """Call `done` with the outcome, in any thread; in the calling thread if there is an outcome already."""
+        self._done = done
         self._future.add_done_callback(lambda future: done(self, self._outcome(future)))
 
     def cancel(self) -> None:
@@ -146,24 +176,43 @@ class PoolRun:
         self._cancelled = True
         self._future.cancel()
 
-    def record_outcome(self, outcome: Outcome) -> None:
-        """Update the state of the executor from an outcome. Runs in the event loop's thread."""
-        if isinstance(outcome, Lost):
+    def record_outcome(self, outcome: Outcome) -> Outcome | None:
+        """Update the state of the executor from an outcome. Runs in the event loop's thread.
+
+        Return the outcome of the body. None: it was in the queue of an executor that broke, and is in another now.
+        """
+        if isinstance(outcome, (Lost, NotStarted)) and not self._alone:
             self._pool.mark_broken(self._executor, outcome.reason)
+            if isinstance(outcome, NotStarted) and self._life == self._pool.life:
+                return Stopped() if self._cancelled else self._start_again()
         elif isinstance(outcome, (Returned, Raised)):
             self._pool.finished()
+        return outcome
+
+    def _start_again(self) -> Outcome | None:
+        """Submit the body to the next executor. Return its outcome if there is one already."""
+        assert self._work is not None and self._done is not None
+        again = self._pool.start(*self._work.parts)
+        if not isinstance(again, PoolRun):
+            return again
+        self._executor, self._future, self._work = again._executor, again._future, again._work
+        self.add_done_callback(self._done)
+        return None
 
     def _outcome(self, future: Future[Any]) -> Outcome:
         is_stdlib = isinstance(self._executor, (ThreadPoolExecutor, ProcessPoolExecutor))
         if future.cancelled():
             if self._cancelled:
                 return Stopped()
+            self._alone = not is_stdlib and not _is_closed(self._executor, unknown=True)
             cause = "its executor was shut down before it came to this call"
             return NotStarted(cause) if is_stdlib else Lost("its executor has cancelled it")
         error = future.exception()
         if error is not None:
-            if issubclass(type(error), BrokenExecutor):
-                return Lost(f"{type_name(type(error))}: {exception_text(error)}")
+            self._alone = _is_a(error, _WORKER_LOST)
+            if self._alone or issubclass(type(error), BrokenExecutor):
+                cause = f"{type_name(type(error))}: {exception_text(error)}"
+                return NotStarted(cause) if self._work is not None and self._work.claim() else Lost(cause)
             return describe_exception(error, skip_frames=1)
         result = future.result()
         if not is_stdlib:
@@ -180,6 +229,11 @@ class _Work:
         self._kwargs = kwargs
         self._context = context
         self._unclaimed = [True]
+
+    @property
+    def parts(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any], Context]:
+        """The arguments of `Pool.start`."""
+        return self._call, self._args, self._kwargs, self._context
 
     def claim(self) -> bool:
         """Return True to the first caller only: it may run the call or cancel it."""
@@ -228,7 +282,49 @@ def _unpacked(data: bytes) -> Outcome:
 
 def _takes_no_more(executor: Executor, error: BaseException) -> bool:
     """Return whether `error` of `submit` means a broken or closed executor, and not the refusal of one call."""
-    if issubclass(type(error), BrokenExecutor):
+    if issubclass(type(error), BrokenExecutor) or _is_a(error, _CLIENT_CLOSED):
         return True
-    closed_flags = [bool(getattr(executor, name)) for name in _SHUT if hasattr(executor, name)]
-    return any(closed_flags) if closed_flags else issubclass(type(error), RuntimeError)
+    return _is_closed(executor, unknown=issubclass(type(error), RuntimeError))
+
+
+def _is_closed(executor: Executor, *, unknown: bool) -> bool:
+    """Return whether an executor shows that it takes no more calls; `unknown` if it shows nothing at all."""
+    flags = [bool(getattr(executor, name)) for name in _SHUT if hasattr(executor, name)]
+    client = getattr(executor, "_client", None)  # Dask's
+    return any(flags) or getattr(client, "status", "") in _CLIENT_ENDS if flags else unknown
+
+
+def _is_a(error: BaseException, name: str) -> bool:
+    """Return whether `error` is of a class of that full name, whose package is perhaps not installed."""
+    try:
+        return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(error).__mro__)
+    except BaseException:  # a user's class may raise anything
+        return False
+
+
+def _start_method(executor: ProcessPoolExecutor) -> str:
+    context = getattr(executor, "_mp_context", None)
+    return str(context.get_start_method()) if context is not None else ""
+
+
+def not_importable(call: Callable[..., Any], *, forked: bool = False) -> str | None:
+    """Return the reason why no process can import `call` by module and name; None if one perhaps can.
+
+    A forked process has the module `__main__` of an interactive session; a spawned one has not.
+    """
+    if "<" in getattr(call, "__qualname__", ""):
+        return "is defined within a function or is a lambda"
+    main = sys.modules.get("__main__")
+    if not forked and getattr(call, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
+        return "is defined at the prompt"
+    return None
+
+
+def _shut_down(executor: Executor) -> None:
+    """Shut down an executor that nobody uses any more, without waiting for the bodies in it."""
+    with suppress(Exception):
+        try:
+            # An executor of the node's own processes ends them at once, and the process must not end before them.
+            executor.shutdown(wait=getattr(executor, "ends_at_once", False), cancel_futures=True)
+        except TypeError:  # Dask's has no such parameter
+            executor.shutdown(wait=False)

@@ -16,7 +16,7 @@ from tests.docs.pages import LANGUAGES, PAGES, ROOT, Block, Signal, anchors, blo
 from tests.docs.reference import commands_of_mpreg
 from tests.docs.runner import PageRun, commands, matches
 
-NOT_RUN = {"README.md": 1, "docs/howto/embed.md": 1, "docs/tutorial/first-cluster.md": 1}
+NOT_RUN = {"README.md": 1, "docs/howto/dask.md": 1, "docs/howto/embed.md": 1, "docs/tutorial/first-cluster.md": 1}
 """The number of blocks of each page that are marked as not run. The page holds the reason of each."""
 
 

@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from mpreg_transports import Client, CommandNotFound, OutcomeUnknown, Overloaded, Server
+from mpreg_transports.errors import CannotImport
 from tests.helpers.blocking_functions import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +89,19 @@ async def test_dead_pool_process_loses_its_calls_and_pool_is_replaced(tmp_path: 
     assert len(made) == 3
     with pytest.raises(RuntimeError):
         made[-1].submit(abs, 1)
+
+
+async def test_made_pool_refuses_functions_it_cannot_import_before_the_server_listens() -> None:
+    server = Server(port=0)
+    server.register("here", lambda: 1, executor=lambda: ThreadPoolExecutor(1))
+    with anyio.fail_after(PATIENCE):
+        async with server:
+            with pytest.raises(CannotImport, match="late is defined within a function or is a lambda"):
+                server.register("late", lambda: 1, executor=lambda: ProcessPoolExecutor(1))
+            assert "late" not in server.functions
+        server.register("late", lambda: 1, executor=lambda: ProcessPoolExecutor(1))
+        with pytest.raises(CannotImport, match="late is defined within a function or is a lambda"):
+            await server.__aenter__()
 
 
 @pytest.mark.parametrize("way", ["thread", "executor", "inline", "loop"])

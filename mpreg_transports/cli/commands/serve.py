@@ -56,6 +56,17 @@ AllowOrigin = Annotated[
         "--allow-origin", metavar="ORIGIN", help="An origin whose web pages may use this node; may be repeated."
     ),
 ]
+Processes = Annotated[
+    int | None,
+    whole_number_option(
+        "--processes",
+        metavar="N",
+        least=0,
+        most=1_024,
+        example=4,
+        help="Run the def functions that name no executor in N processes (default 0: in threads).",
+    ),
+]
 Journal = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Record all inputs, with arguments and results, for mpreg replay."),
@@ -87,6 +98,7 @@ def serve(
     insecure: Insecure = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
+    processes: Processes = None,
     journal: Journal = None,
     app_dir: AppDir = None,
     config: Config = None,
@@ -108,6 +120,7 @@ def serve(
         "insecure": insecure,
         "allow-host": tuple(allow_host) if allow_host else None,
         "allow-origin": tuple(allow_origin) if allow_origin else None,
+        "processes": processes,
         "journal": journal,
         "app-dir": str(app_dir) if app_dir is not None else None,
     }

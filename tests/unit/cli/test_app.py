@@ -47,7 +47,7 @@ def test_json_option_of_commands_that_print_data() -> None:
 
 def test_no_option_without_its_feature() -> None:
     text = CliRunner().invoke(build(), ["serve", "--help"]).output
-    for flag in ("--secret-file", "--tls", "--processes", "--gossip-interval", "--token-file"):
+    for flag in ("--secret-file", "--tls", "--gossip-interval", "--token-file"):
         assert flag not in text
 
 

@@ -20,8 +20,8 @@ def named(title: str) -> Mutant:
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.title)
-def test_mutant_fits_the_core_and_differs_in_one_line(mutant: Mutant) -> None:
-    before = (ROOT / "mpreg_proto" / mutant.file).read_text("utf-8")
+def test_mutant_fits_its_package_and_differs_in_one_line(mutant: Mutant) -> None:
+    before = (ROOT / mutant.package / mutant.file).read_text("utf-8")
     after = mutated(mutant)
     assert ast.dump(ast.parse(after)) != ast.dump(ast.parse(before))
     changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[:2] in ("- ", "+ ")]

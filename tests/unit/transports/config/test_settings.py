@@ -21,7 +21,9 @@ from mpreg_transports.config.settings import (
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "node.toml"
-    path.write_text('port = 3\nname = "file"\nresource = ["from-file", "too"]\ninsecure = true\n', "utf-8")
+    path.write_text(
+        'port = 3\nname = "file"\nresource = ["from-file", "too"]\ninsecure = true\nprocesses = 3\n', "utf-8"
+    )
     return path
 
 
@@ -42,6 +44,7 @@ def test_precedence_of_flag_environment_file_and_server(config: Path) -> None:
         ("insecure", True, str(config)),
         ("allow-host", (), "default"),
         ("allow-origin", (), "default"),
+        ("processes", 3, str(config)),
         ("journal", None, "default"),
         ("app-dir", None, "default"),
     ]
@@ -197,6 +200,7 @@ def test_error_of_a_flag(name: str, value: Value, message: str) -> None:
     ("name", "value", "message"),
     [
         ("PORT", "1234567", "be a whole number from 0 to 65535, not '1234567'; write MPREG_PORT=9001"),
+        ("PROCESSES", "1025", "be a whole number from 0 to 1024, not 1025; write MPREG_PROCESSES=4"),
         ("INSECURE", "maybe", "be true or false, not 'maybe'; write MPREG_INSECURE=false"),
         ("TRANSPORT", "tcp", "be one of auto, websocket, not 'tcp'; write MPREG_TRANSPORT=auto"),
         ("HOST", "a b", "be a host name or an IP address, not 'a b'; write MPREG_HOST=127.0.0.1"),

@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mpreg_proto.effects import Lost, NotStarted, Outcome, Raised, Returned, Stopped
+from mpreg_transports.errors import CannotImport
 from mpreg_transports.functions.execution import function
 from mpreg_transports.functions.pools import Pool, PoolRun, Pools
 
@@ -25,9 +27,10 @@ def started(pool: Pool, call: Callable[..., Any], *args: Any) -> tuple[PoolRun, 
     done = threading.Event()
 
     def note(run: PoolRun, outcome: Outcome) -> None:
-        run.record_outcome(outcome)
-        outcomes.append(outcome)
-        done.set()
+        final = run.record_outcome(outcome)
+        if final is not None:
+            outcomes.append(final)
+            done.set()
 
     body.add_done_callback(note)
 
@@ -137,7 +140,7 @@ def test_shut_down_executor_starts_no_queued_call() -> None:
     executor.shutdown(wait=False, cancel_futures=True)
     assert isinstance(second(), NotStarted)
     assert third() == Stopped()
-    assert isinstance(outcome(pool, abs, -1), NotStarted) and "shutdown" in pool.closed_reason
+    assert isinstance(outcome(pool, abs, -1), NotStarted) and "shut down" in pool.closed_reason
     release.set()
     assert first() == Returned(True)
 
@@ -237,6 +240,124 @@ def test_close_shuts_down_only_executors_of_a_factory() -> None:
         made[0].submit(abs, -1)
 
 
-def test_registration_refuses_a_function_processes_cannot_import() -> None:
-    with ProcessPoolExecutor(1) as pool, pytest.raises(ValueError, match="processes cannot import it; move it out"):
+class Silent(ThreadPoolExecutor):
+    """Takes calls and begins none."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+def test_queued_body_of_a_broken_executor_runs_in_the_next() -> None:
+    first, second, third = Silent(), Silent(), ThreadPoolExecutor(1)
+    made: list[Executor] = [first, second, third]
+    pool = Pool(lambda: made.pop(0))
+    (cancelled, stopped), (_, result) = started(pool, abs, -1), started(pool, abs, -2)
+    first.futures[1].set_exception(BrokenExecutor("died"))
+    assert len(second.futures) == 1
+    cancelled.cancel()
+    assert stopped() == Stopped()
+    second.futures[0].set_exception(BrokenExecutor("died"))
+    assert result() == Returned(2)
+    pool.close()
+
+
+def test_queued_bodies_of_a_closed_pool_do_not_run() -> None:
+    silent = Silent()
+    made: list[Executor] = [silent]
+    pool = Pool(lambda: made.pop(0))
+    _, result = started(pool, abs, -1)
+    pool.close()
+    silent.futures[0].set_exception(BrokenExecutor("ended"))
+    assert isinstance(result(), NotStarted)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_registration_refuses_a_function_processes_cannot_import(given: bool) -> None:
+    def make() -> ProcessPoolExecutor:
+        made.append(ProcessPoolExecutor(1))
+        return made[-1]
+
+    made: list[ProcessPoolExecutor] = []
+    pool = Pool(make() if given else make)
+    if not given:
         function(lambda: 1, name="f", executor=pool)
+        assert made == []
+    with pytest.raises(CannotImport, match=r"f is defined .*: processes cannot import it; move it out"):
+        pool.check("f", lambda: 1, make=True)
+    pool.check("f", abs, make=True)
+    assert len(made) == 1
+    Pool(lambda: ThreadPoolExecutor(1)).check("f", lambda: 1, make=True)
+    made[0].shutdown()
+
+
+class ClosedClientError(Exception):
+    """As Dask raises it."""
+
+    __module__ = "distributed.client"
+
+
+class KilledWorker(Exception):
+    """As Dask raises it."""
+
+    __module__ = "distributed.scheduler"
+
+
+class Dask(Executor):
+    """An executor with the attributes of Dask's."""
+
+    def __init__(self) -> None:
+        self._shutdown = False
+        self._client = SimpleNamespace(status="running")
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._client.status == "closed":
+            raise ClosedClientError("Client is closed")
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def shutdown(self, wait: bool = True) -> None:  # type: ignore[override]
+        self._shutdown = True
+
+
+def test_lost_worker_of_dask_loses_its_call_alone() -> None:
+    dask = Dask()
+    pool = Pool(dask)
+    _, killed = started(pool, abs, -1)
+    _, cancelled = started(pool, abs, -1)
+    _, returned = started(pool, abs, -1)
+    dask.futures[0].set_exception(KilledWorker("died"))
+    dask.futures[1].cancel()
+    dask.futures[2].set_result(1)
+    assert (
+        killed() == Lost("distributed.scheduler.KilledWorker: died")
+        and isinstance(cancelled(), Lost)
+        and returned() == Returned(1)
+    )
+    assert not pool.closed_reason
+
+
+@pytest.mark.parametrize("at_call", [True, False])
+def test_closed_client_of_dask_closes_a_given_pool(at_call: bool) -> None:
+    dask = Dask()
+    pool = Pool(dask)
+    _, lost = started(pool, abs, -1)
+    dask._client.status = "closed"
+    if at_call:
+        assert isinstance(pool.start(abs, [-1], {}, copy_context()), NotStarted)
+        assert "ClosedClientError" in pool.closed_reason
+    dask.futures[0].cancel()
+    assert isinstance(lost(), Lost) and pool.closed_reason
+
+
+def test_made_executor_of_dask_is_shut_down() -> None:
+    dask = Dask()
+    pool = Pool(lambda: dask)
+    started(pool, abs, -1)
+    pool.close()
+    assert dask._shutdown
