@@ -70,7 +70,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ping_busy: Span = SECOND
     """The silence after which a link with calls on it is pinged."""
     frozen_after: Span = 3 * SECOND
-    """The silence after which a client with calls on its link goes to its next address, if it has one."""
+    """The silence after which a client with calls on its link goes to its next address, if it has one. A node prefers
+    other members from then on to one whose link is silent."""
     gone_after: Span = 20 * SECOND
     """The silence after which a link is closed. Reasonable: two to three times `ping_every`."""
     goodbye: Span = 10 * SECOND

@@ -503,6 +503,13 @@ class Links:
             session.watched = True
             self._timers.set((TimerKind.PING, link), now + self._limits.ping_busy)
 
+    def silent(self, link: LinkId, now: int) -> bool:
+        """Return whether a link has moved no byte for `Limits.frozen_after` although a call is out on it."""
+        session = self.sessions.get(link)
+        if session is None or not session.watched or now - session.last_activity < self._limits.frozen_after:
+            return False
+        return self._busy_on(link)
+
     def ping(self, link: LinkId, now: int) -> None:
         """Ping a link now; `handle_control` passes its `Pong` to the owner."""
         session = self.sessions.get(link)

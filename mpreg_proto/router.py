@@ -178,6 +178,7 @@ class Machines:
             last_number=last_number,
             next_hop=self._next_hop,
             draw_number=lambda: int.from_bytes(self.entropy(3), "big") >> 1,
+            silent=self.links.silent,
         )
         self.relay = Relay(me, number=self.coordinator.outstanding.next_number, limits=self.config.limits)
         out = self.cluster.start(now)
@@ -278,7 +279,13 @@ class ActionRunner:
     def _dispatch(self, action: Dispatch, now: int) -> Iterable[Output]:
         if action.link == LOCAL:
             return self._worker.accept(
-                LOCAL, action.number, action.calls, action.inputs, deadline=action.deadline, now=now
+                LOCAL,
+                action.number,
+                action.calls,
+                action.inputs,
+                client=(b"", action.client),
+                deadline=action.deadline,
+                now=now,
             )
         request = Request(
             action.number,
@@ -290,6 +297,7 @@ class ActionRunner:
             partial=True,
             eager=True,
             to=action.to,
+            client=action.client,
         )
         outcome = self._links.send(action.link, request)
         match outcome:
@@ -536,8 +544,16 @@ class Router:
         limits = self._machines.config.limits
         span = min(limits.default_timeout if request.timeout is None else request.timeout, limits.longest_timeout)
         calls = list(request.calls)
+        origin = request.via[0] if request.via else self._links.sessions[link].member or b""
         actions = self._worker.accept(
-            link, request.id, calls, request.inputs, idempotent=request.idempotent, deadline=now + span, now=now
+            link,
+            request.id,
+            calls,
+            request.inputs,
+            client=(origin, request.client),
+            idempotent=request.idempotent,
+            deadline=now + span,
+            now=now,
         )
         if any(
             type(one) is CallFinished and type(one.row) is Failed and one.row.fault.code == ErrorCode.COMMAND_NOT_FOUND

@@ -306,8 +306,13 @@ class Detector:
                 del self._ping_req_senders[member]
 
     def probe(self, member: MemberId, now: int) -> list[ClusterAction]:
-        """Probe a neighbour out of turn: its link brings nothing, although an answer is expected on it."""
-        if self._stopped or member in self._probes or member not in self._rings.neighbours:
+        """Probe a member out of turn, as its link brings nothing although an answer is expected on it.
+
+        A member that is no neighbour has other observers, who judge it; here only the link may turn out half-open.
+        """
+        if self._stopped or member in self._probes:
+            return []
+        if member not in self._rings.neighbours and member not in self._links:
             return []
         return self._probe_neighbour(member, now)
 
@@ -360,6 +365,8 @@ class Detector:
             self._timers.set((TimerKind.PROBE, member), now + PROBE_TIMEOUT * self.health_multiplier)
             return Findings(actions=self._send_ping_reqs(member, now))
         self._end_probe(member)
+        if member not in self._rings.neighbours:
+            return Findings()
         current = self._members.get(member)
         alone = current is not None and not current.accusers  # else this node is not slow (Lifeguard, section IV-A)
         found = self._declare(member, Standing.SUSPECT, now)

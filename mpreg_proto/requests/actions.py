@@ -27,6 +27,8 @@ class Dispatch(msgspec.Struct, frozen=True, gc=False):
     """The names of the calls that the coordinator takes for idempotent."""
     to: bytes = b""
     """The member that runs them, if a relay at the other end passes them on."""
+    client: LinkId = LOCAL
+    """The link of the request, which is that of the client."""
 
 
 class CancelDispatch(msgspec.Struct, frozen=True, gc=False):

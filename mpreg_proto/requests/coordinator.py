@@ -189,18 +189,22 @@ class Coordinator:
         last_number: int = 0,
         next_hop: NextHop = lambda member, avoiding: None,
         draw_number: Callable[[], int] = lambda: 0,
+        silent: Callable[[LinkId, int], bool] = lambda link, now: False,
     ) -> None:
         """`last_number`: the last one of an earlier coordinator, some of whose calls the own worker may still run.
 
         `next_hop` returns the link over which an undialable member may be reached. `draw_number` returns the random
-        part of a dispatch number, at most 23 bits, so that numbers cannot be guessed.
+        part of a dispatch number, at most 23 bits, so that numbers cannot be guessed. `silent` returns whether a link
+        has brought nothing for long although a call is out on it.
         """
         self.me = me
         self._links = links
         self._limits = limits
         self._timers = timers
         self._rng = rng.child("failover")
-        self.outstanding: Outstanding = Outstanding(me, links, limits, last_number=last_number, draw_number=draw_number)
+        self.outstanding: Outstanding = Outstanding(
+            me, links, limits, last_number=last_number, draw_number=draw_number, silent=silent
+        )
         self.pending_calls: PendingCalls = PendingCalls(timers, self.outstanding.credits)
         self.in_flight: InFlight = InFlight(
             outstanding=self.outstanding, pending_calls=self.pending_calls, timers=timers, limits=limits

@@ -66,6 +66,7 @@ class Outstanding:
         "_me",
         "_mean_runtime",
         "_reported_queues",
+        "_silent",
         "_unreachable_until",
         "credits",
         "last_number",
@@ -79,7 +80,10 @@ class Outstanding:
         *,
         last_number: int = 0,
         draw_number: Callable[[], int] = lambda: 0,
+        silent: Callable[[LinkId, int], bool] = lambda link, now: False,
     ) -> None:
+        """`silent` returns whether a link has brought nothing for long although a call is out on it."""
+        self._silent = silent
         self.last_number: int = last_number
         """The number of dispatches that were begun, over the whole life of the process."""
         self._draw_number = draw_number
@@ -214,7 +218,13 @@ class Outstanding:
         return member == self._me or member in self._links
 
     def reachable(self, member: MemberId, now: int) -> bool:
-        """Return whether `member` can get calls; False if a dial has failed lately and no link stands."""
+        """Return whether `member` can get calls; False if a dial has failed lately and no link stands.
+
+        False also while its link is silent although a call is out on it.
+        """
+        link = self._links.get(member)
+        if link is not None and self._silent(link, now):
+            return False
         if not self._unreachable_until or member not in self._unreachable_until or self.connected(member):
             return True
         if self._unreachable_until[member] > now:

@@ -478,7 +478,7 @@ class Scheduler:
                 batch, size = None, self._size(execution, call, {})
         if batch is None:
             number = self._outstanding.next_number()
-            batch = batches[route] = _Batch(Dispatch(link, number, [], {}, execution.deadline, [], to))
+            batch = batches[route] = _Batch(Dispatch(link, number, [], {}, execution.deadline, [], to, execution.link))
             execution.dispatches[number] = link
         batch.size += size
         return batch

@@ -28,10 +28,11 @@ from mpreg_proto.effects import (
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.guard import shown
 from mpreg_proto.ids import LinkId, RunId
-from mpreg_proto.limits import DEFAULT, Limits
+from mpreg_proto.limits import DEFAULT, MILLISECOND, Limits
 from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import CallFinished, CreditReturned, RequestOutput
 from mpreg_proto.requests.backlog import POLL, Pace
+from mpreg_proto.requests.fair_queue import Client, FairQueue
 from mpreg_proto.wire.decode import count
 from mpreg_proto.wire.expansion import expand
 from mpreg_proto.wire.messages import Call, Done, Failed
@@ -54,6 +55,9 @@ class Job(msgspec.Struct, eq=False):
     """True if its coordinator takes it for idempotent."""
     memory: int = 0
     """The approximate bytes of memory of its inputs while it runs."""
+    client: Client = (b"", 0)
+    charged: int = 0
+    """The time in ns that it counted as used at its turn in the queue; 0 if it has not waited there."""
 
 
 class Worker:
@@ -80,8 +84,8 @@ class Worker:
         self._promised: dict[str, dict[LinkId, int]] = {}
         """The places that are kept for coordinators which were refused before, by function, and until when."""
         self._busy: dict[str, int] = {}
-        self._queues: dict[str, OrderedDict[Job, None]] = {}
-        """The queued calls in order of arrival. Removing any of them costs the same."""
+        self._queues: dict[str, FairQueue[Job]] = {}
+        """The queued calls of each function that has any."""
         self.queued: int = 0
         """The number of calls that wait for a slot."""
         self._runs: dict[RunId, Job] = {}
@@ -120,12 +124,14 @@ class Worker:
         calls: Sequence[Call],
         inputs: Mapping[str, bytes],
         *,
+        client: Client = (b"", 0),
         idempotent: Sequence[str] = (),
         deadline: int,
         now: int,
     ) -> list[RequestOutput]:
-        """Run or refuse each of `calls`, of which the sender takes those named in `idempotent` for that.
+        """Run or refuse each of `calls`, which are for `client`.
 
+        The sender takes those named in `idempotent` for that.
         Everything is checked again here, as the sender's view may be old.
         """
         jobs = self._dispatches.setdefault((link, number), {})
@@ -135,6 +141,7 @@ class Worker:
         fresh: list[Job] = []
         for call in calls:
             job = Job(link, number, call, inputs, deadline=deadline, accepted=now)
+            job.client = client
             job.assumed_idempotent = call.name in assumed
             job.memory = (
                 sum([sizes[dependency] for dependency in call.dependencies if dependency in sizes]) if sizes else 0
@@ -176,8 +183,10 @@ class Worker:
         self._memory_used -= job.memory
         actions: list[RequestOutput] = [self._end(job, self._row(job, outcome, now))]
         if self._queues:
-            if function in self._queues:
-                self._paces.setdefault(function, Pace()).ran(now - job.started, now, busy=False)
+            if (queue := self._queues.get(function)) is not None:
+                ran = now - job.started
+                self._paces.setdefault(function, Pace()).ran(ran, now, busy=False)
+                queue.charge(job.client, ran - job.charged)
             actions += self._next(function, now)
         if self._blocked:
             actions += self._start_blocked(now)
@@ -312,10 +321,10 @@ class Worker:
     def _queue(self, job: Job) -> None:
         function = job.call.function
         if function not in self._queues:
-            self._queues[function] = OrderedDict()
+            self._queues[function] = FairQueue()
             if self._has_slot(function):
                 self._blocked[function] = None
-        self._queues[function][job] = None
+        self._queues[function].add(job, job.client)
         self.queued += 1
 
     def _start(self, job: Job, now: int) -> RequestOutput:
@@ -416,7 +425,7 @@ class Worker:
             job.cancelled = fault
             return [Cancel(job.run)] if first else []
         queue = self._queues[job.call.function]
-        del queue[job]
+        queue.remove(job, job.client)
         self.queued -= 1
         if not queue:
             self._drop_queue(job.call.function)
@@ -426,17 +435,20 @@ class Worker:
         queue = self._queues.get(function)
         actions: list[RequestOutput] = []
         while queue and self._has_slot(function):
-            job = next(iter(queue))
+            job = queue.first()
             if job.memory and not self._has_memory(job):
                 self._blocked[function] = None
                 return actions
-            del queue[job]
+            median = self._paces[function].median if function in self._paces else 0
+            job.charged = max(median, MILLISECOND)
+            queue.take_turn(job.client, job.charged)
+            queue.remove(job, job.client)
             self.queued -= 1
             self._blocked.pop(function, None)  # its next call waits behind those of other functions
             refusal = self._refusal(job.call, job.assumed_idempotent)
             if refusal is not None and refusal.code != faults.DRAINING.code:  # what was accepted before draining runs
                 actions.append(self._end(job, Failed(job.call.name, refusal, refused=True)))
-            elif function in self._paces and job.deadline - now < (median := self._paces[function].median):
+            elif job.deadline - now < median:
                 late = faults.too_late(job.call, job.deadline - now, median)
                 actions.append(self._end(job, Failed(job.call.name, late, refused=True, waited=now - job.accepted)))
             else:

@@ -136,6 +136,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """The destination, if that is another member: the receiver relays the request, and its answers come back by it."""
     via: tuple[bytes, ...] = ()
     """The members that have relayed the request, none of them twice."""
+    client: int = 0
+    """The sender's number of the client that the calls are for; clients take turns where calls wait."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -29,8 +29,8 @@ _ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.DRAIN
 class QueueProgress(Watcher):
     """Invariants 6 and 12: no call is queued without need.
 
-    No call waits while a slot is free, or behind a call that was accepted later (12). No call waits for a function that
-    the node does not offer (6).
+    No call waits while a slot is free, or behind one of its client that was accepted later (12). No call waits for a
+    function that the node does not offer (6).
     """
 
     def node_event_handled(self, host: NodeHost) -> None:
@@ -52,8 +52,10 @@ class QueueProgress(Watcher):
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         queue = host.node.worker._queues.get(run.function)
         job = host.node.worker.job(run.run)
-        if queue and job is not None and any(other.accepted < job.accepted for other in queue):
-            raise Violation(12, f"{stamp(host)} starts {job.call.name!r} before what has waited longer for a slot")
+        if not queue or job is None:
+            return
+        if any(other.client == job.client and other.accepted < job.accepted for other in queue):
+            raise Violation(12, f"{stamp(host)} starts {job.call.name!r} before what its client has waited for longer")
 
 
 class PendingCallProgress(Watcher):

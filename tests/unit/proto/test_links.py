@@ -246,6 +246,23 @@ def test_quiet_link_with_a_call_is_pinged_and_its_member_probed() -> None:
     assert harness.node.links.quiet == {}
 
 
+def test_link_with_a_call_is_silent_after_three_seconds() -> None:
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha", spec("far"))
+    links = harness.node.links
+    harness.node.cluster.probe = lambda one, now: []  # type: ignore[method-assign]
+    member.silent = True
+    harness.advance(1)
+    began = links.last_activity(member.link)
+    assert not links.silent(member.link, began + 10**10), "no call is out on it"
+    client.send(Request(1, (call("x", "far"),)))
+    (request,) = member.take(Request)
+    assert not links.silent(member.link, began + 3 * 10**9 - 1)
+    assert links.silent(member.link, began + 3 * 10**9)
+    member.send(done(request, "x", 1))
+    assert not links.silent(member.link, began + 10**10) and not links.silent(LinkId(99), began)
+
+
 def test_link_without_calls_any_more_is_pinged_as_late_as_any() -> None:
     harness = NodeHarness()
     client, member = harness.client(), harness.member("alpha", spec("far"))

@@ -149,6 +149,30 @@ def test_probe_out_of_turn_of_a_neighbour_that_is_not_probed() -> None:
     assert world.detector.probe(ANN, world.now) == [] == world.detector.probe(BOB, world.now)
 
 
+def test_link_to_a_member_that_is_no_neighbour_is_abandoned_and_the_member_not_accused() -> None:
+    many = tuple(MemberId(bytes([65 + number]) * 16) for number in range(40))
+    world = World(*many)
+    stranger = next(one for one in many if one not in world.rings.neighbours)
+    for one in many:
+        world.activity(one)
+    for confirmed in (False, True):
+        abandoned: list[ClusterAction] = []
+        for _ in range(5):
+            world.now += PROBE_INTERVAL
+            assert SendPing(world.links[stranger]) in world.detector.probe(stranger, world.now)
+            world.outs = []
+            world.until(world.now + PROBE_TIMEOUT)
+            assert [one for one in world.outs if isinstance(one, SendMessage)], "its observers are asked"
+            if confirmed:
+                abandoned += world.detector.indirect_ack_received(stranger, world.now)
+            world.until(world.now + PROBE_TIMEOUT)
+            assert stranger not in world.detector._probes
+        assert abandoned[-1:] == ([AbandonLink(world.links[stranger])] if confirmed else [])
+        assert world.members.standing(stranger) is Standing.ALIVE
+    del world.links[stranger]
+    assert world.detector.probe(stranger, world.now) == []
+
+
 def test_any_byte_answers_a_probe() -> None:
     world = World(ANN, BOB)
     assert len(world.tick()) == 2

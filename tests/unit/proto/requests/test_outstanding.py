@@ -184,6 +184,14 @@ def test_reachable_member_without_a_recent_failed_dial() -> None:
     assert out.reachable(B, now)
 
 
+def test_member_with_a_silent_link_is_not_reachable() -> None:
+    silent: list[tuple[LinkId, int]] = []
+    out = Outstanding(ME, {A: LinkId(1), B: LinkId(2)}, Limits(), silent=lambda link, now: (link, now) in silent)
+    assert out.reachable(A, 5) and out.reachable(B, 5)
+    silent.append((LinkId(1), 5))
+    assert not out.reachable(A, 5) and out.reachable(A, 6) and out.reachable(B, 5)
+
+
 def test_delay_of_a_member_without_a_link() -> None:
     now = 0
     out = table()

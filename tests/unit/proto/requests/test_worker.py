@@ -232,6 +232,24 @@ def test_queued_call_whose_runtime_no_longer_fits_is_not_started() -> None:
     assert (late.fault.code, late.refused, harness.running("slow")) == (1020, True, [])
 
 
+def test_clients_take_turns_in_a_queue_wherever_their_coordinator_is() -> None:
+    harness = NodeHarness([spec("slow", concurrency=1, queue=20)])
+    alpha, beta = harness.member("alpha"), harness.member("beta")
+    dispatch(alpha, 1, *[call(f"a{number}", "slow", f"a{number}") for number in range(5)], client=1)
+    dispatch(alpha, 2, call("b", "slow", "b"), client=2)
+    dispatch(beta, 1, call("c", "slow", "c"), client=1)
+    relayed = {"client": 1, "via": (alpha.cluster.me, beta.cluster.me)}
+    dispatch(beta, 2, call("d", "slow", "d"), **relayed)  # of the first client too
+    client = harness.client()
+    client.send(Request(1, (call("own", "slow", "own"),)))
+    order = []
+    while running := harness.running("slow"):
+        order.append(running[0].args[0])
+        harness.advance(1)
+        harness.finish(running[0])
+    assert order == ["a0", "b", "c", "own", "a1", "a2", "a3", "a4", "d"], "the first one counts too"
+
+
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
