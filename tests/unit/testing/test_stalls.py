@@ -68,6 +68,4 @@ def test_restart_drops_delayed_messages() -> None:
     sim.call("n0", "same", 3)
     sim.run(5)
     assert [number for _, number in order.arrived] == [1, 3, 4], "the third comes again: `same` is idempotent"
-        "its client sends the third again; `same` is idempotent"
-    )
     assert sim.calls[-1].value == [3]
