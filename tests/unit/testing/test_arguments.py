@@ -310,7 +310,7 @@ def test_repr_of_a_spec() -> None:
 
 def test_names_of_a_simulation() -> None:
     assert [name for name in dir(made()) if not name.startswith("_")] == (
-        "add_client advertise call calls calm cancel cancel_own chooser clients clog crash crash_amid graph heal "
+        "add_client advertise call calls calm cancel cancel_own chooser clients clog crash crash_amid drain graph heal "
         "json_client judge kill_link leave link network nodes now offer options partition post query restart run "
         "schedule seed set_link set_links set_resources settle skew specs stall submit submit_own sweep time trace "
         "vanish violation withdraw"
