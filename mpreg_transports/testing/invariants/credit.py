@@ -31,9 +31,9 @@ _End = tuple[str, int, LinkId]
 class ClientCredit(Watcher):
     """Invariants 9, 12, 14 and 15: native clients keep to their credit and use it; only JSON links are paused.
 
-    Requests leave a client in the order of their submission (9). Never more are in flight on a link than the node has
-    announced, none is refused for that, and no native link is paused (12). None waits while credit is free (14).
-    A request that has ended holds no credit (15).
+    Requests leave a client in the order of their submission, but for those that are sent again (9). Never more are in
+    flight on a link than the node has announced, none is refused for that, and no native link is paused (12). None
+    waits while credit is free (14). A request that has ended holds no credit (15).
     """
 
     message_types: ClassVar[tuple[type, ...]] = (Request, Result)
@@ -43,6 +43,8 @@ class ClientCredit(Watcher):
         self._open: dict[_End, dict[int, None]] = {}
         self._last: dict[_End, int] = {}
         """The newest request that has arrived over a link."""
+        self._seen: dict[tuple[str, int], dict[int, None]] = {}
+        """The requests of each life of a client that have arrived anywhere."""
         self._paused = 0
 
     def message_received(self, host: Host, link: LinkId, message: Message | BadRequest) -> None:
@@ -53,14 +55,21 @@ class ClientCredit(Watcher):
         elif isinstance(message, Request) and isinstance(host, NodeHost):
             session = host.node.links.sessions[link]
             if session.member is None and not session.classic:
-                self._arrived(host, (host.name, host.life, link), message.id)
+                client = peer_of(host, link)
+                seen = self._seen.setdefault((client.host.name, client.life), {})
+                self._arrived(
+                    host, (host.name, host.life, link), message.id, repeat=message.again or message.id in seen
+                )
+                seen[message.id] = None
 
-    def _arrived(self, host: NodeHost, end: _End, number: int) -> None:
+    def _arrived(self, host: NodeHost, end: _End, number: int, *, repeat: bool) -> None:
         limits = host.spec.limits
         open_, most = self._open.setdefault(end, {}), min(limits.client_requests, (limits.requests + 1) // 2)
         open_[number] = None
         if len(open_) > most:
             raise Violation(12, f"{stamp(host)} gets {len(open_)} requests of the client on link {end[2]}, for {most}")
+        if repeat:
+            return
         if number <= self._last.get(end, 0):
             raise Violation(9, f"{stamp(host)} gets request {number} of a client after {self._last[end]}")
         self._last[end] = number

@@ -116,7 +116,7 @@ class ValidPlacement(Watcher):
     ) -> None:
         """Check that no better node could be chosen, by the view before the event and the view after it.
 
-        Nodes with many calls are left out, because loads change.
+        Nodes with many calls are left out, because loads change, and those whose links have long been silent.
         """
         execution, node = attempt.execution, host.node
         if call.name in execution.request.here:
@@ -136,6 +136,7 @@ class ValidPlacement(Watcher):
                     for one in (other, before.get(record.id, other))
                 )
                 and len(node.coordinator.outstanding.by_member(record.id)) < few
+                and not _silent(host, record.id)
             ):
                 raise Violation(
                     5,
@@ -143,6 +144,12 @@ class ValidPlacement(Watcher):
                     f"{show('', record.id)} is better: {Standing(other.rank).name}, "
                     f"{'exact' if other.offers.exact(call) else 'with more than asked for'}",
                 )
+
+
+def _silent(host: NodeHost, member: MemberId) -> bool:
+    """Return whether the link to a member has moved no byte for so long that others may come first."""
+    link = host.node.cluster.links.get(member)
+    return link is not None and host.local - host.node.links.last_activity(link) >= host.spec.limits.frozen_after
 
 
 def _excluded(execution: Execution, name: str, member: bytes, offered: Offers, call: Call) -> bool:
