@@ -62,7 +62,7 @@ StartRequest = Callable[[], tuple[ReplyWaiter, Callable[[], None]]]
 
 
 class ReplyStream(AsyncGenerator[T, None]):
-    """What arrives for one request, piece by piece.
+    """The pieces that arrive for one request.
 
     The first `asend` submits the request. When the stream is left, closed or garbage-collected, it cancels what still
     runs. It is a hand-written generator: when a loop over one of Python's own is left, that is cleaned up late, and on
