@@ -69,6 +69,7 @@ def test_error_of_seconds_without_a_maximum() -> None:
 NUMBERS = [
     ("call", "--timeout"),
     ("serve", "--port"),
+    ("serve", "--processes"),
     ("dev", "--nodes"),
     ("simulate", "--nodes"),
     ("simulate", "--seed"),
