@@ -70,6 +70,7 @@ NUMBERS = [
     ("call", "--timeout"),
     ("drain", "--timeout"),
     ("serve", "--port"),
+    ("serve", "--processes"),
     ("dev", "--nodes"),
     ("simulate", "--nodes"),
     ("simulate", "--seed"),
