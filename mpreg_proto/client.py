@@ -241,7 +241,7 @@ class ClientSession:
         self._own_log: list[Effect] = []
         self._pending: dict[int, _Pending] = {}
         self._unsent: dict[int, _Pending] = {}
-        """What waits for a link or for credit."""
+        """The requests and queries that wait for a link or for credit."""
         self._order: list[int] = []
         """A heap of the numbers in `_unsent`, and of some that have left it: the order of submission."""
         self._window = _Window((0, 0))

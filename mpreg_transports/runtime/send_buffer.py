@@ -118,7 +118,7 @@ class SendBuffer:
         self._was_busy = False
         """True if bytes waited here at the last check."""
         self._bandwidth: float | None = None
-        """What the peer takes, in bytes per second, as a moving average."""
+        """The bytes per second that the peer takes, as a moving average."""
         self._batch = BATCH
         self._control_writes = 0
         """The writes in a row that held nothing but control messages."""

@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass
 class Report:
-    """What a run has found."""
+    """The findings of a run."""
 
     seed: int
     outcomes: list[Outcome] = field(default_factory=list)

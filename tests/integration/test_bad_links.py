@@ -107,7 +107,9 @@ async def test_no_common_version_is_1040(versions: list[int], node: Server) -> N
 
 
 async def test_overlapping_version_range_and_new_fields_are_accepted(node: Server) -> None:
-    async with native(node.port, hello=[*hello(versions=[1, 9], features=["of tomorrow"]), "future", [[]]]) as peer:
+    async with native(
+        node.port, hello=[*hello(versions=[1, 9], features=["of tomorrow"]), [9, 999], "future", [[]]]
+    ) as peer:
         assert await peer.code(*ONE_CALL[1:]) is None
 
 

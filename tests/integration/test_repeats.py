@@ -93,8 +93,13 @@ async def test_call_that_a_busy_node_refuses_is_repeated(retry: bool) -> None:
     server = Server(port=0, limits=Limits(requests=1))
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
-        async with server, Client(server.url) as client, anyio.create_task_group() as tasks:
-            tasks.start_soon(called, client, [], "held")
+        async with (
+            server,
+            Client(server.url) as first,
+            Client(server.url) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(called, first, [], "held")
             await held.until(started=1)
             tasks.start_soon(partial(called, retry=retry), client, outcomes, "echo", 5)
             if not retry:
@@ -109,14 +114,19 @@ async def test_graph_that_a_busy_node_refuses_is_repeated() -> None:
     server = Server(port=0, limits=Limits(requests=1))
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
-        async with server, Client(server.url) as client, anyio.create_task_group() as tasks:
+        async with (
+            server,
+            Client(server.url) as first,
+            Client(server.url) as client,
+            anyio.create_task_group() as tasks,
+        ):
 
             async def run() -> None:
                 graph = client.graph()
                 graph.call("echo", 5)
                 values.append(await graph.run(retry=True))
 
-            tasks.start_soon(called, client, [], "held")
+            tasks.start_soon(called, first, [], "held")
             await held.until(started=1)
             tasks.start_soon(run)
             while len(client._session) < 2:
@@ -130,8 +140,13 @@ async def test_repeats_end_with_the_deadline() -> None:
     server = Server(port=0, limits=Limits(requests=1))
     server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
-        async with server, Client(server.url) as client, anyio.create_task_group() as tasks:
-            tasks.start_soon(called, client, [], "held")
+        async with (
+            server,
+            Client(server.url) as first,
+            Client(server.url) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(called, first, [], "held")
             await held.until(started=1)
             with pytest.raises(Overloaded):
                 await client.call("echo", 5, retry=True, timeout=0.5)  # the node asks for a pause of a second

@@ -1,4 +1,4 @@
-"""What is measured: each situation prints its rows, with the targets of the design."""
+"""The situations that are measured: each prints its rows, with the targets of the design."""
 
 from __future__ import annotations
 

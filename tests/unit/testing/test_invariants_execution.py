@@ -102,9 +102,9 @@ def test_9_node_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_9_node_that_replies_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     finish = Replies.finish
 
-    def twice(self: Replies, link: Any, result: Any) -> None:
-        finish(self, link, result)
-        finish(self, link, result)
+    def twice(self: Replies, link: Any, result: Any, *, started: bool) -> None:
+        finish(self, link, result, started=started)
+        finish(self, link, result, started=started)
 
     monkeypatch.setattr(Replies, "finish", twice)
     sim = cluster()
@@ -180,8 +180,8 @@ def test_11_dispatch_with_more_time_than_its_request(monkeypatch: pytest.MonkeyP
 def test_11_run_that_starts_after_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     accept = Worker.accept
 
-    def patient(self: Worker, *args: Any, deadline: int, now: int) -> Any:
-        return accept(self, *args, deadline=deadline + 10**10, now=now)
+    def patient(self: Worker, *args: Any, deadline: int, **more: Any) -> Any:
+        return accept(self, *args, deadline=deadline + 10**10, **more)
 
     monkeypatch.setattr(Worker, "accept", patient)
     monkeypatch.setattr(Worker, "cancel", lambda *_: [])
@@ -192,7 +192,7 @@ def test_11_run_that_starts_after_its_deadline(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_12_more_runs_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = lambda self, function, slots, now, queue: self._slots.update({function: 9}) or []  # noqa: E731
+    many = lambda self, function, slots, now, **more: self._slots.update({function: 9}) or []  # noqa: E731
     monkeypatch.setattr(Worker, "concurrency", many)
     sim = cluster()
     for _ in range(2):
