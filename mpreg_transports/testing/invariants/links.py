@@ -72,7 +72,7 @@ class LinkSilence(Watcher):
             for link, (wire, side) in host.wires.items():
                 at = (host.name, host.life, link)
                 opened = self._opened.setdefault(at, now)
-                received = self._last_received(at, wire, side)
+                received = self._last_received(host, at, wire, side)
                 if link not in links.sessions or links.sessions[link].classic or not wire.ends[side].opened:
                     continue
                 silent = max(opened, received, wire.last[1 - side], wire.free[side])
@@ -93,11 +93,12 @@ class LinkSilence(Watcher):
         if self._sim.now > began + limits.ping_busy + _MARGIN and not links.sessions[link].keepalive_sent:
             raise Violation(13, f"{_stamp(host)} does not ping link {link}, on which calls are out")
 
-    def _last_received(self, at: _At, wire: Wire[Host], side: int) -> int:
+    def _last_received(self, host: Host, at: _At, wire: Wire[Host], side: int) -> int:
+        """Return when the last data was read: what came during a stall is read at its end."""
         came = wire.last[1 - side]
         received = self._received.get(at, 0)
         if received < came <= self._sim.now:
-            received = self._received[at] = came
+            received = self._received[at] = max(came, min(host.stalled_until, self._sim.now))
         return received
 
     def noticed(self, host: NodeHost, notice: Notice) -> None:
@@ -109,7 +110,7 @@ class LinkSilence(Watcher):
         if found is None or abs(host.clock.drift) > _SLOW or host.stalled_until > now - limit:
             return
         wire, side = found
-        silent = now - self._last_received((host.name, host.life, notice.link), wire, side)
+        silent = now - self._last_received(host, (host.name, host.life, notice.link), wire, side)
         if silent < limit * 99 // 100 and wire.ends[side].unread is None:
             raise Violation(13, f"{stamp(host)} gave up link {notice.link} as silent after {silent / SECOND:g} s")
 
