@@ -211,7 +211,10 @@ class Backlog:
         if queue is None:
             queue = self._queues[function] = _Queue({}, {}, {}, {}, {})
         if client not in queue.clients:
-            queue.used[client] = max(queue.used.get(client, 0), queue.virtual_time)
+            start = queue.virtual_time
+            if queue.clients:  # after one turn of each at most: all of them may have used less than the virtual time
+                start = min(start, 1 + max(map(queue.used.__getitem__, queue.clients)))
+            queue.used[client] = max(queue.used.get(client, 0), start)
             if len(queue.used) > 2 * len(queue.clients) + _KEPT:
                 queue.used = {one: queue.used[one] for one in (*queue.clients, client)}
         queue.clients[client] = queue.clients.get(client, 0) + 1

@@ -42,8 +42,11 @@ class FairQueue(Generic[Item]):
         """Add an item behind the others of its client."""
         items = self._clients.get(client)
         if items is None:
+            start = self._virtual_time
+            if self._clients:  # after one turn of each at most: all of them may have used less than the virtual time
+                start = min(start, 1 + max(map(self._used.__getitem__, self._clients)))
             items = self._clients[client] = {}
-            self._used[client] = max(self._used.get(client, 0), self._virtual_time)
+            self._used[client] = max(self._used.get(client, 0), start)
             if len(self._used) > 2 * len(self._clients) + _KEPT:
                 self._used = {one: self._used[one] for one in self._clients}
         items[item] = None

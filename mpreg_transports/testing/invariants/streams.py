@@ -140,7 +140,8 @@ class CallProgressReports(Watcher):
         if call.done() or any(row.name == progress.call for part in call.parts for row in part.done):
             raise Violation(7, f"{who} came after its result")
         earlier = [one for one in call.progress if one.call == progress.call and one.node == progress.node]
-        if earlier and progress.done < earlier[-1].done and progress.function == "spool":
+        begins = bool(earlier) and progress.done <= earlier[0].done  # it was started again there
+        if earlier and not begins and progress.done < earlier[-1].done and progress.function == "spool":
             raise Violation(8, f"{who} is {progress.done} after {earlier[-1].done}")
         times = self._times.setdefault((call.label, progress.call), [])
         times.append(self._sim.now)
