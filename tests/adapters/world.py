@@ -62,6 +62,8 @@ MADE_BREAKS = 2
 
 _ITEMS = "-items"
 """The end of the name of a generator beside an async function."""
+_LONGEST_USE = 0.5
+"""The most seconds for which a client is busy with one item."""
 
 
 class Record:
@@ -503,8 +505,9 @@ class World:
             await self.clients[name].close()
         if now() - began > 4.5:
             self.violation(f"{name} took {now() - began:.2f} s to close")
-        if any(one.cancelled_at is None for one in self._out(name)):
-            await anyio.sleep(0.001)
+        going_on = [one for one in self._out(name) if one.cancelled_at is None]
+        if going_on:  # one that uses items still gets those that had arrived
+            await anyio.sleep(17 * _LONGEST_USE if any(one.kind == "items" for one in going_on) else 0.001)
             for record in self._out(name):
                 if record.began <= began and record.cancelled_at is None:
                     self.violation(f"{record!r} goes on after its client was closed")
@@ -650,7 +653,7 @@ class World:
                     record.partial = True
                     return {}
                 if draw.random() < 0.2 and record.timeout is None:
-                    await anyio.sleep(draw.random() * draw.choice((0.01, 0.5)))
+                    await anyio.sleep(draw.random() * draw.choice((0.01, _LONGEST_USE)))
         if [one for one in found if type(one) is int] != list(range(many)) or len(found) != many + 1:
             self.violation(f"{record!r} returned the items {str(found)[:200]}, expected {many} numbers and a result")
         self.sometimes("a generator produced all of its items")
