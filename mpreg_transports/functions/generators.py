@@ -146,7 +146,7 @@ class GeneratorTask:
         self._demand = demand
         self._wanted = anyio.Event()
         self._closing = False
-        self.body = CoroutineRun(self._step, done, on_start=on_start, own_frames=_TASK_FRAMES)
+        self.body: CoroutineRun = CoroutineRun(self._step, done, on_start=on_start, own_frames=_TASK_FRAMES)
 
     def start(self, context: Context, loop: asyncio.AbstractEventLoop | None, spawn: Spawn) -> None:
         """Start its task."""

@@ -46,7 +46,7 @@ class Pool:
         self._make = None if isinstance(source, Executor) else source
         self._executor = source if isinstance(source, Executor) else None
         self._tries = 0
-        self.life = 0
+        self.life: int = 0
         """The number of times that it was closed with its node."""
 
     def check(self, name: str, call: Callable[..., Any], *, make: bool = False) -> None:

@@ -133,7 +133,7 @@ class Drawing:
         self.names: list[str] = list(nodes)
         self.seconds = seconds
         self._script: list[Action] = []
-        self.asked = 0
+        self.asked: int = 0
         """The number of requests so far, for their labels."""
 
     def add(self, at: float, name: str, /, **args: Any) -> None:

@@ -125,9 +125,9 @@ class SimulatedRun:
         """True if the executor breaks before it returns the outcome."""
         self.step = 0
         """The number of the valid wake-up; earlier ones are ignored."""
-        self.demand = run.demand
+        self.demand: int = run.demand
         """The items that it may still produce."""
-        self.idle = False
+        self.idle: bool = False
         """True while it waits for its consumer."""
         self.produced: list[Any] = []
         """All items so far."""
