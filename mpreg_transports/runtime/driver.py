@@ -319,6 +319,8 @@ class Driver:
         assert runtime is not None, "effects are carried out once run() is running"
         if function is None or function.spec.streaming != bool(run.demand):
             self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=self._clock())
+        elif self._stopped:  # a queued body, whose turn came as a cancelled one ended: nothing would end it
+            self.node.finished(run.run, NotStarted("the node has ended"), now=self._clock())
         elif function.mode is ExecutionMode.INLINE:
             began = self._clock()
             reporter = self._reporter(run, function, lambda: None)  # its reports come with the outcome
