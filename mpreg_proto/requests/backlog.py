@@ -4,10 +4,9 @@ A worker takes as many calls of a function as it has slots, and as many again; i
 waits here, at the coordinator, where it is cheap to cancel and not bound to a member. `Credits` holds how many calls
 each member takes, `Backlog` the calls that wait, and `Pace` the speed at which calls of a function end.
 
-Among the clients of a function the one that has used the least time is next (weighted fair queueing; Demers, Keshav
-and Shenker, SIGCOMM 1989); among the calls of one client the one with the earliest deadline. A request is not admitted
-if the oldest call of its function has waited for too long over a whole interval (CoDel, RFC 8289), unless its own
-client would not wait, or nobody else does.
+Among the clients of a function the one that has used the least time is next (used_time.py); among the calls of one
+client the one with the earliest deadline. A request is not admitted if the oldest call of its function has waited for
+too long over a whole interval (CoDel, RFC 8289), unless its own client would not wait, or nobody else does.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import msgspec
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import MILLISECOND, SECOND
 from mpreg_proto.requests.placement import Candidate
+from mpreg_proto.requests.used_time import UsedTime
 
 CallKey = tuple[RequestId, str]
 Requirement = tuple[str, tuple[str, ...], str | None, CallKey | None]
@@ -172,13 +172,10 @@ class _Queue(msgspec.Struct):
     """In the order of their arrival, each with its time."""
     clients: dict[LinkId, int]
     """The number of waiting calls of each client."""
-    used: dict[LinkId, int]
-    """The time that each client has used, in ns, counted from the virtual time when it came."""
+    used: UsedTime[LinkId]
     flows: dict[Requirement, dict[LinkId, _Flow]]
     turns: dict[Requirement, list[tuple[int, int, int, LinkId]]]
     """The clients of each requirement by used time: a heap, which may have rows that are no longer true."""
-    virtual_time: int = 0
-    """The time that a client which always waits has used."""
     above: int | None = None
     """Since when the oldest call has always waited for longer than the target."""
 
@@ -209,14 +206,9 @@ class Backlog:
         function = requirement[0]
         queue = self._queues.get(function)
         if queue is None:
-            queue = self._queues[function] = _Queue({}, {}, {}, {}, {})
+            queue = self._queues[function] = _Queue({}, {}, UsedTime(), {}, {})
         if client not in queue.clients:
-            start = queue.virtual_time
-            if queue.clients:  # after one turn of each at most: all of them may have used less than the virtual time
-                start = min(start, 1 + max(map(queue.used.__getitem__, queue.clients)))
-            queue.used[client] = max(queue.used.get(client, 0), start)
-            if len(queue.used) > 2 * len(queue.clients) + _KEPT:
-                queue.used = {one: queue.used[one] for one in (*queue.clients, client)}
+            queue.used.enter(client, queue.clients)
         queue.clients[client] = queue.clients.get(client, 0) + 1
         queue.calls[key] = now
         self._calls[key] = _Waiting(self._number, requirement, client, now)
@@ -303,23 +295,23 @@ class Backlog:
         function, client = waiting.requirement[0], waiting.client
         queue = self._queues[function]
         span = max(self.median(function), MILLISECOND)
-        # As if all waiting clients were served at once, each at its share (weighted fair queueing): a stream of new
-        # clients does not stop the time of those that stay.
-        queue.virtual_time = max(
-            queue.virtual_time + span // len(queue.clients), min(queue.used[client], queue.virtual_time + span)
-        )
-        self.charge(function, client, span)
+        queue.used.take_turn(client, span, len(queue.clients))
+        self._reorder(queue, client)
         return span
 
     def charge(self, function: str, client: LinkId, span: int) -> None:
         """Add to the time that a client has used of a function; negative for less than was charged at its turn."""
         queue = self._queues.get(function)
-        if queue is not None and client in queue.used:
-            queue.used[client] += span
-            if client in queue.clients:
-                for requirement, flows in queue.flows.items():
-                    if client in flows:
-                        self._set_turn(queue, requirement, client)
+        if queue is not None:
+            queue.used.charge(client, span)
+            self._reorder(queue, client)
+
+    def _reorder(self, queue: _Queue, client: LinkId) -> None:
+        """Put a client where its used time belongs now."""
+        if client in queue.clients:
+            for requirement, flows in queue.flows.items():
+                if client in flows:
+                    self._set_turn(queue, requirement, client)
 
     def has(self, requirement: Requirement) -> bool:
         """Return whether a call with that requirement waits."""

@@ -1,35 +1,31 @@
 """The queue of a function at a worker: among its clients the one that has used the least time is next.
 
-This is the rule of the coordinator's backlog (backlog.py; weighted fair queueing) for the few calls that wait at a
-node. Without it, a client would wait there behind all calls that another one has brought. The calls of one client keep
-their order, as their coordinators have put them in order. The queue ends when it is empty, and forgets what was used:
-then nobody waited for another.
+This is the rule of the coordinator's backlog (backlog.py) for the few calls that wait at a node. Without it, a client
+would wait there behind all calls that another one has brought. The calls of one client keep their order, as their
+coordinators have put them in order. The queue ends when it is empty, and forgets what was used: then nobody waited for
+another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from mpreg_proto.requests.used_time import UsedTime
 
 Item = TypeVar("Item")
 Client = tuple[bytes, int]
 """The coordinator, and the number that it has for the client; b"" for the node's own coordinator."""
 
-_KEPT: Final = 64
-"""The clients without a waiting item whose used time is kept, beside as many as have one."""
-
 
 class FairQueue(Generic[Item]):
     """Waiting items by client. Each item is in it once."""
 
-    __slots__ = ("_clients", "_count", "_used", "_virtual_time")
+    __slots__ = ("_clients", "_count", "_used")
 
     def __init__(self) -> None:
         self._clients: dict[Client, dict[Item, None]] = {}
-        self._used: dict[Client, int] = {}
-        """The time that each client has used, in ns, counted from the virtual time when it came."""
-        self._virtual_time = 0
-        """The time that a client which always waits has used."""
+        self._used: UsedTime[Client] = UsedTime()
         self._count = 0
 
     def __len__(self) -> int:
@@ -42,13 +38,8 @@ class FairQueue(Generic[Item]):
         """Add an item behind the others of its client."""
         items = self._clients.get(client)
         if items is None:
-            start = self._virtual_time
-            if self._clients:  # after one turn of each at most: all of them may have used less than the virtual time
-                start = min(start, 1 + max(map(self._used.__getitem__, self._clients)))
+            self._used.enter(client, self._clients)
             items = self._clients[client] = {}
-            self._used[client] = max(self._used.get(client, 0), start)
-            if len(self._used) > 2 * len(self._clients) + _KEPT:
-                self._used = {one: self._used[one] for one in self._clients}
         items[item] = None
         self._count += 1
 
@@ -67,11 +58,8 @@ class FairQueue(Generic[Item]):
 
     def take_turn(self, client: Client, span: int) -> None:
         """Count `span`, in ns, as used by a client whose item is about to start and is still in the queue."""
-        used = self._used[client]
-        self._virtual_time = max(self._virtual_time + span // len(self._clients), min(used, self._virtual_time + span))
-        self.charge(client, span)
+        self._used.take_turn(client, span, len(self._clients))
 
     def charge(self, client: Client, span: int) -> None:
         """Add to the time that a client has used, in ns; negative for less than was counted at its turn."""
-        if client in self._used:
-            self._used[client] += span
+        self._used.charge(client, span)
