@@ -100,23 +100,10 @@ class _Names(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Counted(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[0], gc=False):
-    """A request of which only the id and the calls are read, and the lengths of its lists."""
+    """A request of which only the id and the calls are read."""
 
     id: int
     calls: msgspec.Raw
-    timeout: msgspec.Raw = _EMPTY
-    want: msgspec.Raw = _EMPTY
-    here: msgspec.Raw = _EMPTY
-    inputs: msgspec.Raw = _EMPTY
-    wait: msgspec.Raw = _EMPTY
-    partial: msgspec.Raw = _EMPTY
-    eager: msgspec.Raw = _EMPTY
-    trace: msgspec.Raw = _EMPTY
-    hops: msgspec.Raw = _EMPTY
-    caller: msgspec.Raw = _EMPTY
-    idempotent: msgspec.Raw = _EMPTY
-    to: msgspec.Raw = _EMPTY
-    via: msgspec.Raw = _EMPTY
 
 
 class _CountedExplain(msgspec.Struct, array_like=True, frozen=True, tag=_REQUEST_KINDS[1], gc=False):
@@ -138,10 +125,14 @@ def _count(body: bytes | bytearray | memoryview, limits: Limits) -> BadRequest |
         calls = _length(request.calls)
         if calls > _FAR_OVER * limits.calls:
             return BadRequest(request.id, over_limit("calls", limits.calls, calls))
-        named = max(map(_length, (request.want, request.here, request.idempotent, request.via)))
+        fields = _loose(body)[1:]  # behind the kind
+        if counted is not request:
+            fields = _loose(fields[0])[1:]
+        lengths = dict(zip(Request.__struct_fields__, map(_length, fields), strict=False))
+        inputs, named = lengths.pop("inputs", 0), max([lengths[name] for name in lengths if name != "calls"])
         if named > _FAR_OVER * limits.calls:
             return BadRequest(request.id, over_limit("calls", limits.calls, named))
-        if (inputs := _length(request.inputs)) > limits.edges:
+        if inputs > limits.edges:
             return BadRequest(request.id, over_limit("edges", limits.edges, inputs))
         names = _names.decode(request.calls)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):

@@ -154,6 +154,7 @@ CALL = Call("a", "f", b"\x01")
         (Request(9, (CALL,), here=("x",) * 70_000), {"limit": "calls", "value": 3, "came": 70_000}),
         (Request(9, (CALL,), idempotent=("x",) * 31), {"limit": "calls", "value": 3, "came": 31}),
         (Request(9, (CALL,), via=(b"x",) * 31), {"limit": "calls", "value": 3, "came": 31}),
+        (Request(9, (CALL,), streams=("x",) * 31), {"limit": "calls", "value": 3, "came": 31}),
         (
             Request(9, (CALL,), inputs={str(number): b"" for number in range(5)}),
             {"limit": "edges", "value": 4, "came": 5},
