@@ -557,11 +557,11 @@ class ClientSession:
                 return
             message = msgspec.structs.replace(message, timeout=pending.deadline - now)
         if pending.again and isinstance(message, Request):
-            if not self._has(link, Feature.AGAIN):  # it would take it for a new request
+            if not self.links.sessions[link].has(Feature.AGAIN):  # it would take it for a new request
                 self._settle(number, Result(number, fault=_lost(pending)))
                 return
             message = msgspec.structs.replace(message, again=True)
-        if isinstance(message, Drain) and not self._has(link, Feature.DRAIN):
+        if isinstance(message, Drain) and not self.links.sessions[link].has(Feature.DRAIN):
             text = "the node is of an older version, which cannot drain nodes: send SIGTERM to the process instead"
             self._settle(number, Result(number, fault=Fault(ErrorCode.VERSION_MISMATCH, text)))
             return
@@ -593,11 +593,6 @@ class ClientSession:
                 self._queue(number, pending)  # it is sent on the next link
             case _:
                 assert_never(outcome)
-
-    def _has(self, link: LinkId, feature: Feature) -> bool:
-        """Return whether the node at the other end of a link has a feature."""
-        agreed = self.links.sessions[link].agreed
-        return agreed is not None and feature in agreed.features
 
     def _receive(self, link: LinkId, received: Received, now: int) -> None:
         for message in received:

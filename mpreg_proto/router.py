@@ -726,18 +726,13 @@ class Router:
         """Send the command towards a member. Return False if no open link leads to it: one is opened if possible."""
         me, routes = self._machines.me, self._machines.cluster.routes
         next_hop = None if me in via else routes.next_hop(member, via=via)
-        if next_hop is not None and self._has_drain(next_hop):
+        is_open = next_hop is not None and self._links.is_open(next_hop)
+        if next_hop is not None and is_open and self._links.sessions[next_hop].has(Feature.DRAIN):
             self._links.send_or_close(next_hop, Drain(0, to=member, via=(*via, me)))
             return True
         if not via:
             self._run(self._machines.cluster.connect(member, now), now)
         return False
-
-    def _has_drain(self, link: LinkId) -> bool:
-        """Return whether a link is open whose peer has the feature."""
-        session = self._links.sessions.get(link)
-        agreed = session.agreed if session is not None and self._links.is_open(link) else None
-        return agreed is not None and Feature.DRAIN in agreed.features
 
     def _on_pong(self, link: LinkId, message: Pong, now: int) -> None:
         self._run(self._machines.cluster.ack_received(link, now), now)

@@ -492,20 +492,11 @@ class Scheduler:
                 batch, size = None, self._size(execution, call, {})
         if batch is None:
             number = self._outstanding.next_number()
-            batch = batches[route] = _Batch(
-                Dispatch(
-                    link,
-                    number,
-                    [],
-                    {},
-                    execution.deadline,
-                    [],
-                    to,
-                    execution.link,
-                    execution.request.progress,
-                    [],
-                )
+            progress = execution.request.progress
+            dispatch = Dispatch(
+                link, number, [], {}, execution.deadline, to=to, client=execution.link, progress=progress
             )
+            batch = batches[route] = _Batch(dispatch)
             execution.dispatches[number] = link
         batch.size += size
         return batch

@@ -22,7 +22,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.classic import DECODE_IN_STEPS_FROM, ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
-from mpreg_proto.wire.handshake import Agreed, agree
+from mpreg_proto.wire.handshake import Agreed, Feature, agree
 from mpreg_proto.wire.messages import Hello, Message, Refused, Request
 from mpreg_proto.wire.values import ValueCodec
 
@@ -224,6 +224,10 @@ class Session:
         except RemoteProtocolError as error:
             received.violation = Fault(error.code, str(error), error.details)
         return received
+
+    def has(self, feature: Feature) -> bool:
+        """Return whether both ends have a feature of the protocol."""
+        return self.agreed is not None and feature in self.agreed.features
 
     @property
     def decoding(self) -> bool:

@@ -62,7 +62,6 @@ PARTS = {
     ActionRunner._send_items,
     ActionRunner._item_too_long,
     Router._pass_drain_on,
-    Router._has_drain,
     Router._refuses_more,
 }
 
