@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -87,20 +89,27 @@ async def test_call_without_another_node_ends_within_a_second() -> None:
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown]
 
 
+@asynccontextmanager
+async def busy_node(held: BlockingCoroutine) -> AsyncIterator[Client]:
+    """Yield a client of a node that takes one request at a time, and has one: a call of `held` by another client."""
+    server = Server(port=0, limits=Limits(requests=1))
+    server.register("held", held.body)
+    async with (
+        server,
+        Client(server.url) as first,
+        Client(server.url) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(called, first, [], "held")
+        await held.until(started=1)
+        yield client
+
+
 @pytest.mark.parametrize("retry", [True, False])
 async def test_call_that_a_busy_node_refuses_is_repeated(retry: bool) -> None:
     held, outcomes = BlockingCoroutine(), []
-    server = Server(port=0, limits=Limits(requests=1))
-    server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
-        async with (
-            server,
-            Client(server.url) as first,
-            Client(server.url) as client,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(called, first, [], "held")
-            await held.until(started=1)
+        async with busy_node(held) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(partial(called, retry=retry), client, outcomes, "echo", 5)
             if not retry:
                 while not outcomes:
@@ -111,23 +120,14 @@ async def test_call_that_a_busy_node_refuses_is_repeated(retry: bool) -> None:
 
 async def test_graph_that_a_busy_node_refuses_is_repeated() -> None:
     held, values = BlockingCoroutine(), []
-    server = Server(port=0, limits=Limits(requests=1))
-    server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
-        async with (
-            server,
-            Client(server.url) as first,
-            Client(server.url) as client,
-            anyio.create_task_group() as tasks,
-        ):
+        async with busy_node(held) as client, anyio.create_task_group() as tasks:
 
             async def run() -> None:
                 graph = client.graph()
                 graph.call("echo", 5)
                 values.append(await graph.run(retry=True))
 
-            tasks.start_soon(called, first, [], "held")
-            await held.until(started=1)
             tasks.start_soon(run)
             while not len(client._session):
                 await anyio.lowlevel.checkpoint()
@@ -137,17 +137,8 @@ async def test_graph_that_a_busy_node_refuses_is_repeated() -> None:
 
 async def test_repeats_end_with_the_deadline() -> None:
     held = BlockingCoroutine()
-    server = Server(port=0, limits=Limits(requests=1))
-    server.register("held", held.body)
     with anyio.fail_after(PATIENCE):
-        async with (
-            server,
-            Client(server.url) as first,
-            Client(server.url) as client,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(called, first, [], "held")
-            await held.until(started=1)
+        async with busy_node(held) as client:
             with pytest.raises(Overloaded):
                 await client.call("echo", 5, retry=True, timeout=0.5)  # the node asks for a pause of a second
             held.release()

@@ -492,6 +492,18 @@ def ran(asked: Request, name: str, seconds: float) -> Result:
     return Result(asked.id, (Done(name, CODEC.encode(None), 0, round(seconds * SECOND)),))
 
 
+def run_all(harness: NodeHarness, member: MemberStub) -> list[str]:
+    """Let a member end one call after another, a millisecond each, until it gets no more; return them in order."""
+    open_calls, order = dispatched(member), list[str]()
+    while open_calls:
+        request, name = open_calls.pop(0)
+        order.append(name)
+        harness.advance(0.001)
+        member.send(ran(request, name, 0.001))
+        open_calls += dispatched(member)
+    return order
+
+
 def test_backlog_is_drained_by_results() -> None:
     harness = NodeHarness()
     client, alpha = harness.client(), harness.member("alpha", NARROW)
@@ -632,13 +644,7 @@ def test_clients_take_turns_in_the_backlog() -> None:
         ask(client, call(f"c{number}", "narrow"), number=number, timeout=10 * SECOND)
     for number in range(2):
         ask(other, call(f"o{number}", "narrow"), number=number, timeout=20 * SECOND)
-    open_calls, order = dispatched(alpha), []
-    while open_calls:
-        request, name = open_calls.pop(0)
-        order.append(name)
-        harness.advance(0.001)
-        alpha.send(ran(request, name, 0.001))
-        open_calls += dispatched(alpha)
+    order = run_all(harness, alpha)
     assert order == ["c0", "c1", "o0", "o1", "c2", "c3", "c4", "c5"], "the first two count, although they did not wait"
 
 
@@ -649,13 +655,7 @@ def test_time_of_calls_counts_once_with_or_without_a_turn() -> None:
         ask(client, call(f"c{number}", "pair"), number=number, timeout=10 * SECOND)
     for number in range(6):
         ask(other, call(f"o{number}", "pair"), number=number, timeout=20 * SECOND)
-    open_calls, order = dispatched(alpha), []
-    while open_calls:
-        request, name = open_calls.pop(0)
-        order.append(name)
-        harness.advance(0.001)
-        alpha.send(ran(request, name, 0.001))
-        open_calls += dispatched(alpha)
+    order = run_all(harness, alpha)
     assert order[:4] == ["c0", "c1", "c2", "c3"], "without a turn"
     assert order[4:8] == ["o0", "o1", "o2", "o3"], "as much time"
     assert order[8:] == ["c4", "o4", "c5", "o5", "c6", "c7"]
