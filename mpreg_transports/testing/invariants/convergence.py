@@ -130,7 +130,7 @@ class ViewConvergence(Watcher):
                         raise Violation(13, f"{stamp(one)} sees {gone} as {seen}", pair=(one.name, two.name))
 
     def _one_link_a_pair(self, host: NodeHost) -> None:
-        """Check that a node has one link to each member. One that has died is given up later, as invariant 15 checks."""
+        """Check that a node has one link to each member. A dead one is given up later (invariant 15)."""
         linked: dict[MemberId, int] = {}
         dead = _half_open(host)
         for link, session in host.node.links.sessions.items():
