@@ -36,6 +36,11 @@ class TableConsistency(Watcher):
     def begin(self, sim: World) -> None:
         self._stability = Stability(sim)
 
+    def node_event_handled(self, host: NodeHost) -> None:
+        table = host.node.cluster._peer_links
+        if len(table._by_link) > len(table._by_member):  # two links to one member, usually for a moment
+            self._peer_links(host)
+
     def sweep(self, sim: World) -> None:
         for host in sim.nodes.values():
             if host.alive:
