@@ -541,8 +541,13 @@ class Links:
         return session is not None and session.last_used + self._limits.link_idle <= now
 
     def _goodbye_due(self, link: LinkId, now: int) -> None:
-        """Close a link whose peer has not closed it. A link with pending work stays: that has its own deadlines."""
-        if self._busy_on(link):
+        """Close a link whose peer has not closed it. A link with pending work stays: that has its own deadlines.
+
+        So does one that brings more than pings: what its peer sent before its goodbye may take long on a slow link.
+        """
+        session = self.sessions[link]
+        moved = session.last_activity if session.receiving else session.last_used
+        if self._busy_on(link) or (session.stage is Stage.LOCAL_CLOSING and now - moved < self._limits.goodbye):
             self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
         else:
             self.hang_up(link)

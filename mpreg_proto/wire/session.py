@@ -197,6 +197,11 @@ class Session:
         """True if a side has sent a goodbye, or the link has ended."""
         return self.stage not in (Stage.OPENING, Stage.OPEN)
 
+    @property
+    def receiving(self) -> bool:
+        """True if a part of a message has arrived; on links that keep message boundaries that is not known."""
+        return self._reader is not None and self._reader.buffered > 0
+
     def touch(self, now: int) -> None:
         """Record activity: bytes arrived, or the peer took some."""
         self.last_activity = now

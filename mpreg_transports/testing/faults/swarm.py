@@ -92,7 +92,7 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
             level=level,
             kinds=kinds if level else (),
             links=_links(chooser, "swarm links", sound=level == 0),
-            joins=chooser.choice("swarm joins", ("first", "first", "chain", "all")),
+            joins=chooser.choice("swarm joins", ("first", "first", "chain", "all", "service")),
             rate=chooser.choice("swarm rate", (1.0, 4.0, 8.0, 16.0)),
             hot=chooser.choice("swarm hot", (0.0, 0.0, 0.6)),
             long=chooser.choice("swarm long", (0.0, 0.0, 0.0, 0.1)),

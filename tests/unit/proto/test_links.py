@@ -378,6 +378,20 @@ def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
     assert peer.hung_up == 1000
 
 
+def test_closing_link_waits_for_what_comes_slowly() -> None:
+    """What its peer sent before its own goodbye takes 25 s on a slow link."""
+    harness = NodeHarness()
+    peer = harness.member("alpha")
+    harness.node.links.goodbye(peer.link, GoodbyeReason.IDLE, harness.now)
+    harness.flush()
+    for number in range(5):
+        harness.advance(5)
+        peer.send(CancelRequest(number))
+        assert peer.hung_up is None
+    harness.advance(15)
+    assert peer.hung_up == 1000
+
+
 def test_dialler_of_a_duplicate_link_sends_goodbye_first() -> None:
     """This node dialled the duplicate, so it sends Goodbye, and it closes the link when the peer has returned it."""
     harness = NodeHarness(me=b"z" * 16)
