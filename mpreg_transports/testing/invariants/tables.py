@@ -40,12 +40,15 @@ class TableConsistency(Watcher):
         table = host.node.cluster._peer_links
         if len(table._by_link) > len(table._by_member):  # two links to one member, usually for a moment
             self._peer_links(host)
+        if host.node.cluster._changes.loss_deferred:
+            self._deferred_losses(host)
 
     def sweep(self, sim: World) -> None:
         for host in sim.nodes.values():
             if host.alive:
                 self._deadlines(host)
                 self._peer_links(host)
+                self._view(host)
                 self._suspicions(host)
                 self._detector(host)
                 self._dialer(host)
@@ -90,6 +93,23 @@ class TableConsistency(Watcher):
         gone = [link for link in by_link if link not in host.node.links.sessions]
         if gone:
             self._wrong(host, f"links {gone} to members, which are gone")
+
+    def _deferred_losses(self, host: NodeHost) -> None:
+        members = host.node.cluster.members
+        well = [one for one in host.node.cluster._changes.loss_deferred if members.routable(one)]
+        if well:
+            self._wrong(host, f"{_names(well)} as about to be lost, which are well")
+
+    def _view(self, host: NodeHost) -> None:
+        """Check that the rings have the routable members, and that a node that knows others compares its state."""
+        cluster = host.node.cluster
+        routable = [one.id for one in cluster.members.all() if one.routable and one.id != cluster.me]
+        for name, table in (("its view", cluster._changes._routable), ("the rings", cluster.rings.ids())):
+            others = sorted(one for one in table if one != cluster.me)
+            if others != sorted(routable):
+                self._wrong(host, f"{_names(others)} in {name}, and these are routable: {_names(routable)}")
+        if routable and not cluster._dialer.stopped and (TimerKind.ANTI_ENTROPY,) not in host.node._timers:
+            self._wrong(host, "other members and no time for the next comparison with one")
 
     def _suspicions(self, host: NodeHost) -> None:
         """Check that each suspect has a timeout, and that a node observes its neighbours alone."""

@@ -56,12 +56,26 @@ def displaced_and_well(node: Node) -> None:
     node.cluster._detector._displaced[next(iter(node.cluster.links))] = 0
 
 
+def lost_and_well(node: Node) -> None:
+    node.cluster._changes.loss_deferred[next(iter(node.cluster.links))] = None
+
+
+def missing_in_the_rings(node: Node) -> None:
+    node.cluster.rings.depart(next(iter(node.cluster.links)))
+
+
+def no_more_comparisons(node: Node) -> None:
+    node._timers.cancel((TimerKind.ANTI_ENTROPY,))
+
+
 def row(node: Node) -> tuple[Address, AddressRow]:
     return next(iter(node.cluster._dialer._rows.items()))
 
 
 def dial_without_a_timer(node: Node) -> None:
-    row(node)[1].due = SECOND
+    address, one = row(node)
+    one.due = SECOND
+    node._timers.cancel((TimerKind.DIAL, address))
 
 
 def failures_before_the_last_answer(node: Node) -> None:
@@ -124,6 +138,8 @@ DAMAGES: dict[str, Callable[[Node], None]] = {
     "without an end": suspicion_without_an_end,
     "that it does not observe": unobserved_neighbour,
     "counts as not linked": linked_and_lost,
+    "in the rings, and these": missing_in_the_rings,
+    "no time for the next comparison": no_more_comparisons,
     "as displaced": displaced_and_well,
     "and a timer: False": dial_without_a_timer,
     "which has answered since": failures_before_the_last_answer,
@@ -155,6 +171,12 @@ def test_12_damaged_table(text: str, damage: Callable[[Node], None]) -> None:
     sim.sweep()
     damage(sim.nodes["left"].node)
     assert text in violated(12, sim.sweep)
+
+
+def test_12_loss_of_a_member_that_is_well() -> None:
+    sim = joined()
+    lost_and_well(sim.nodes["left"].node)
+    assert "about to be lost, which are well" in violated(12, lambda: sim.run(2))
 
 
 def test_12_node_that_takes_itself_for_slow_for_ever() -> None:
