@@ -518,8 +518,11 @@ class ClientConnection:
         """Carry out all effects of the session. Never awaits."""
         for effect in self.session.drain():
             match effect:
-                case Send() | HangUp() | KeepAlive() | Pause() | Resume():
+                case Send() | KeepAlive() | Pause() | Resume():
                     self._link_loop.apply(effect)
+                case HangUp(link):
+                    self._link_loop.apply(effect)
+                    self._detach(self._links.get(link))  # a close waits for seconds for a peer that takes nothing
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
