@@ -97,7 +97,9 @@ class Links:
         messages with any framing. It must not call the node.
         """
 
-    def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
+    def opened(
+        self, link: LinkId, *, framing: Framing, dialled: Address | None, client: LinkId | None = None, now: int
+    ) -> None:
         """Take an open transport. Raises LocalProtocolError for a number that was used before; nothing has changed."""
         self.check_new(link, framing, dialled)
         session = Session(
@@ -109,6 +111,8 @@ class Links:
             limits=self._limits,
             now=now,
         )
+        if client is not None:
+            session.client = client
         self.sessions[link] = session
         if dialled is not None or not session.classic:
             self._timers.set((TimerKind.HANDSHAKE, link), now + self._limits.handshake)
