@@ -99,7 +99,7 @@ class HttpRoutes:
         return _json(200, msgspec.json.encode(self._view()))
 
     async def _rpc(self, request: HttpRequest) -> HttpResponse:
-        host = request.peer.rpartition(":")[0]  # without the port, which each connection has anew
+        host = request.peer.rpartition(":")[0]  # without the port, which differs for each connection
         body = await self._exchange(request.body, host)
         answer = msgspec.json.decode(body, type=_ClassicReply)
         error = answer.error
