@@ -535,7 +535,8 @@ class ClientConnection:
                     self._link_loop.apply(effect)
                 case HangUp(link):
                     self._link_loop.apply(effect)
-                    self._detach(self._links.get(link))  # a close waits for seconds for a peer that takes nothing
+                    if (linked := self._links.get(link)) is not None and linked.ready:
+                        self._detach(linked)  # its close waits for seconds for a peer that takes nothing
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
