@@ -228,6 +228,7 @@ class Execution:
         "_dependents_left",
         "_retained",
         "arrived",
+        "client",
         "deadline",
         "dispatches",
         "dropped_tries",
@@ -270,6 +271,8 @@ class Execution:
         self.plan: Plan = plan
         self.link: LinkId = link
         """The link that the reply goes to."""
+        self.client: LinkId = link
+        """The client under which it takes turns: its link, unless that has another one (`Node.link_opened`)."""
         self.reply_id: int = request.id
         self.size: int = size
         """The bytes of its message; 0 if it was never encoded."""

@@ -107,6 +107,7 @@ class Session:
         "asked_at",
         "backlog",
         "classic",
+        "client",
         "dialled",
         "flooding",
         "framing",
@@ -141,6 +142,8 @@ class Session:
         now: int,
     ) -> None:
         self.link: LinkId = link
+        self.client: LinkId = link
+        """The number under which its requests take turns with those of others."""
         self.framing: Framing = framing
         self.dialled: Address | None = dialled
         self.local_hello: Hello = local_hello

@@ -648,6 +648,19 @@ def test_clients_take_turns_in_the_backlog() -> None:
     assert order == ["c0", "c1", "o0", "o1", "c2", "c3", "c4", "c5"], "the first two count, although they did not wait"
 
 
+def test_links_of_one_client_take_turns_as_one() -> None:
+    """Each call comes over a link of its own, as those of `POST /rpc` do."""
+    harness = NodeHarness()
+    first, alpha = harness.client(), harness.member("alpha", NARROW)
+    other = harness.client()
+    for number in range(6):
+        link = first if not number else harness.client(turns_of=first)
+        ask(link, call(f"c{number}", "narrow"), number=1, timeout=10 * SECOND)
+    for number in range(2):
+        ask(other, call(f"o{number}", "narrow"), number=number, timeout=20 * SECOND)
+    assert run_all(harness, alpha) == ["c0", "c1", "o0", "o1", "c2", "c3", "c4", "c5"]
+
+
 def test_time_of_calls_counts_once_with_or_without_a_turn() -> None:
     harness = NodeHarness()
     client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("pair", concurrency=2))
