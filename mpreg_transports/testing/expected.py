@@ -20,7 +20,7 @@ from mpreg_proto.wire.values import MalformedValue, Ref, ValueCodec
 from mpreg_transports.graph import Graph, describe_call
 from mpreg_transports.testing.equality import same
 from mpreg_transports.testing.invariants.oracles import refusal_on_arrival, substituted
-from mpreg_transports.testing.invariants.sequential import returned
+from mpreg_transports.testing.invariants.sequential import result_of
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.functions import offered_functions
 from mpreg_transports.testing.simulation.hosts import Spec
@@ -298,7 +298,7 @@ def _outcome(
     except LookupError:
         return _failed(placement, ErrorCode.UNRESOLVED_REFERENCE)
     try:
-        value = codec.decode(codec.encode(returned(function(*args, **kwargs))))
+        value = codec.decode(codec.encode(result_of(function, args, kwargs)))
     except Exception:  # a function may raise anything, and what it returns may be impossible to send
         return _failed(placement, ErrorCode.EXECUTION_FAILED)
     return ExpectedCall(placement, True, value=value)
