@@ -172,7 +172,7 @@ class InFlight:
             else:
                 execution.close_stream(name)
                 execution.cancel(name, now, f"{stream.consumer!r}, the only call that needs its items, has ended")
-                actions.append(CancelDispatch(execution.dispatches[stream.source], stream.source))
+                actions.append(CancelDispatch(execution.dispatches.pop(stream.source), stream.source))
                 continue  # it may take the items of another one
             break
         return actions
@@ -185,7 +185,7 @@ class InFlight:
             self._pending_calls.discard(execution, stream.consumer)
             link = execution.dispatches.get(stream.target, LOCAL)
             if self._outstanding.get(stream.target, stream.consumer, link) is not None:
-                actions.append(CancelDispatch(link, stream.target))
+                actions.append(CancelDispatch(execution.dispatches.pop(stream.target), stream.target))
         return actions + self._consumer_ended(execution, name, now)
 
     def give_credit(self, execution: Execution, stream: ItemStream, count: int) -> list[RequestOutput]:
@@ -518,9 +518,8 @@ class Coordinator:
 
     def _stop(self, execution: Execution, name: str, number: int, fault: Fault, now: int) -> list[RequestOutput]:
         """Fail a call that is alone in the dispatch `number`, and stop its body."""
-        link = execution.dispatches[number]
-        actions = self.in_flight.failed(execution, name, fault, now)
-        return [CancelDispatch(link, number), *actions] if execution.id in self.requests else actions
+        link = execution.dispatches.pop(number)
+        return [CancelDispatch(link, number), *self.in_flight.failed(execution, name, fault, now)]
 
     def item_too_long(self, link: LinkId, items: Items, fault: Fault, now: int) -> list[RequestOutput]:
         """Fail a call with an item that is longer than a message to its caller may be."""

@@ -131,7 +131,10 @@ def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes
             elif calls[name].function not in pure or any(need in unknown for need in needs):
                 unknown[name] = None
             elif any(isinstance(results[need], Failure) for need in needs):
-                results[name] = Failure("")
+                if takes_items(pure[calls[name].function]):  # it may end before the generator fails
+                    unknown[name] = None
+                else:
+                    results[name] = Failure("")
             else:
                 given = {need: results.get(need, request.inputs.get(need)) for need in calls[name].dependencies}
                 results[name] = _apply(calls[name], pure[calls[name].function], given, codec)
@@ -172,6 +175,11 @@ def result_of(function: Callable[..., Any], args: list[Any], kwargs: dict[str, A
     if injected is not None:
         args, kwargs = injected.add(SILENT, args, kwargs)
     return returned(function(*args, **kwargs))
+
+
+def takes_items(function: Callable[..., Any]) -> bool:
+    """Return whether a function takes the items of a generator one by one."""
+    return _special_parameters(function)[1] is not None
 
 
 @lru_cache(maxsize=1024)
