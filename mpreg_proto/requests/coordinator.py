@@ -24,7 +24,7 @@ from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Requirement
 from mpreg_proto.requests.graph import Plan, plan
-from mpreg_proto.requests.item_stream import ItemStream
+from mpreg_proto.requests.item_feed import ItemFeed
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
 from mpreg_proto.requests.placement import CatalogueView
 from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow
@@ -97,7 +97,7 @@ class InFlight:
     ) -> tuple[list[str], list[RequestOutput]]:
         """Record the result of a call. Returns the calls that are ready now."""
         actions: list[RequestOutput] = []
-        if execution.item_streams and row.name in execution.item_streams:
+        if execution.item_feeds and row.name in execution.item_feeds:
             try:
                 row = self._generator_ended(execution, row, actions)
             except ValueTooLarge as error:
@@ -128,7 +128,7 @@ class InFlight:
         if not execution.request.partial:
             return self.end(execution, fault, now)
         actions = self._settled_failures(execution, failed)
-        if execution.item_streams or execution.fed:
+        if execution.item_feeds or execution.fed:
             for one in failed:
                 actions += self._end_streams(execution, one, now)
         return actions + self.end(execution, None, now) if execution.finished else actions
@@ -140,14 +140,14 @@ class InFlight:
 
         A consumer that no node has gets the list. Raises ValueTooLarge; nothing has changed then.
         """
-        stream = execution.item_streams[row.name]
+        stream = execution.item_feeds[row.name]
         if not stream.received:  # of a function that is no generator any more, the value is its result
             value = row.value or stream.joined()
         elif stream.list_needed or not self._has_consumer(execution, stream):
             value = stream.joined()
         else:
             value = b""
-        execution.item_streams.pop(row.name)
+        execution.item_feeds.pop(row.name)
         stream.ended = True
         if self._has_consumer(execution, stream):
             items = InputItems(stream.target, stream.consumer, (), last=True)
@@ -156,7 +156,7 @@ class InFlight:
             del execution.fed[stream.consumer]
         return msgspec.structs.replace(row, value=value)
 
-    def _has_consumer(self, execution: Execution, stream: ItemStream) -> bool:
+    def _has_consumer(self, execution: Execution, stream: ItemFeed) -> bool:
         """Return whether a node has the call that takes these items now."""
         return execution.fed.get(stream.consumer) is stream and execution.is_dispatched(stream.consumer)
 
@@ -188,7 +188,7 @@ class InFlight:
                 actions.append(CancelDispatch(execution.dispatches.pop(stream.target), stream.target))
         return actions + self._consumer_ended(execution, name, now)
 
-    def give_credit(self, execution: Execution, stream: ItemStream, count: int) -> list[RequestOutput]:
+    def give_credit(self, execution: Execution, stream: ItemFeed, count: int) -> list[RequestOutput]:
         """Let the node of a generator produce so many more items."""
         if not count or not execution.is_dispatched(stream.generator):
             return []
@@ -461,8 +461,8 @@ class Coordinator:
         if not execution.is_open(message.call):
             return []
         if isinstance(message, Items):
-            if message.call in execution.item_streams:
-                return self._pass_items_on(execution, execution.item_streams[message.call], message, now)
+            if message.call in execution.item_feeds:
+                return self._pass_items_on(execution, execution.item_feeds[message.call], message, now)
             if message.call not in execution.streams:
                 return []
             execution.streamed[message.call] = message.id
@@ -480,7 +480,7 @@ class Coordinator:
             return []
         return [SendUpdate(execution.dispatches[number], msgspec.structs.replace(message, id=number))]
 
-    def _pass_items_on(self, execution: Execution, stream: ItemStream, message: Items, now: int) -> list[RequestOutput]:
+    def _pass_items_on(self, execution: Execution, stream: ItemFeed, message: Items, now: int) -> list[RequestOutput]:
         """Send items of a generator to the call that takes them. With the first ones that call is placed."""
         stream.receive(message.values)
         most = self._limits.node_message

@@ -21,7 +21,7 @@ from mpreg_proto.describe import cut
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.requests.graph import EMPTY_PLAN, Plan
-from mpreg_proto.requests.item_stream import ItemStream, waits_for_itself
+from mpreg_proto.requests.item_feed import ItemFeed, waits_for_itself
 from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
 
@@ -239,7 +239,7 @@ class Execution:
         "first_fault",
         "history",
         "id",
-        "item_streams",
+        "item_feeds",
         "link",
         "local_calls",
         "open_count",
@@ -309,9 +309,9 @@ class Execution:
         """The number of the dispatch of each generator that has produced an item for the caller or a consumer.
 
         It may not start again."""
-        self.item_streams: dict[str, ItemStream] = {}
+        self.item_feeds: dict[str, ItemFeed] = {}
         """The streams to consumers, by generator, until that has ended."""
-        self.fed: dict[str, ItemStream] = {}
+        self.fed: dict[str, ItemFeed] = {}
         """These streams by consumer, until that has ended."""
         self.unverified: bool = False
         """True if it is sent again, and a call of it is not known to be idempotent everywhere: that may have run."""
@@ -451,7 +451,7 @@ class Execution:
 
     # -- items that are taken one by one ------------------------------------------------------------------------------
 
-    def open_stream(self, generator: str, accepts: Callable[[ItemStream], bool]) -> ItemStream | None:
+    def open_stream(self, generator: str, accepts: Callable[[ItemFeed], bool]) -> ItemFeed | None:
         """Open a stream to the first dependent of a generator that can take its items, in place of an earlier one.
 
         `accepts` returns whether a node can run the consumer so. Returns None if there is no such dependent.
@@ -461,19 +461,19 @@ class Execution:
         for consumer in dependents:
             if self.states[consumer] is not _STATE.WAITING or consumer in self.fed:
                 continue
-            stream = ItemStream(generator, consumer, list_needed=generator in self.plan.wanted or len(dependents) > 1)
+            stream = ItemFeed(generator, consumer, list_needed=generator in self.plan.wanted or len(dependents) > 1)
             if accepts(stream) and not self._waits_for_itself(generator, consumer):
-                self.item_streams[generator] = self.fed[consumer] = stream
+                self.item_feeds[generator] = self.fed[consumer] = stream
                 return stream
         return None
 
     def _waits_for_itself(self, generator: str, consumer: str) -> bool:
         dependencies = self.plan.dependencies
-        return waits_for_itself(generator, consumer, dependencies=dependencies, streams=self.item_streams, fed=self.fed)
+        return waits_for_itself(generator, consumer, dependencies=dependencies, streams=self.item_feeds, fed=self.fed)
 
-    def close_stream(self, generator: str) -> ItemStream | None:
+    def close_stream(self, generator: str) -> ItemFeed | None:
         """Remove and return the stream of a generator that has ended, or is dispatched again."""
-        stream = self.item_streams.pop(generator, None)
+        stream = self.item_feeds.pop(generator, None)
         if stream is not None and self.fed.get(stream.consumer) is stream:
             del self.fed[stream.consumer]
         return stream
@@ -488,7 +488,7 @@ class Execution:
             return True
         return bool(self.fed) and name in self.fed and self.fed[name].started
 
-    def start_consumer(self, stream: ItemStream, now: int) -> bool:
+    def start_consumer(self, stream: ItemFeed, now: int) -> bool:
         """Make a consumer READY if it waits for nothing but its generator, which has items. Returns whether it is."""
         if self._dependencies_left.get(stream.consumer) != 1 or not stream.received:
             return False
@@ -496,7 +496,7 @@ class Execution:
         self.move(stream.consumer, _STATE.READY, now)
         return True
 
-    def wait_for_list(self, stream: ItemStream, now: int, reason: str) -> None:
+    def wait_for_list(self, stream: ItemFeed, now: int, reason: str) -> None:
         """Let a consumer that is to be placed, and has taken nothing, wait for the end of its generator."""
         del self.fed[stream.consumer]
         self.streamed.pop(stream.generator, None)  # nothing of it was passed on
@@ -506,7 +506,7 @@ class Execution:
             self.move(stream.consumer, _STATE.READY, now)
         self.move(stream.consumer, _STATE.WAITING, now, reason=reason)
 
-    def give_list(self, stream: ItemStream) -> None:
+    def give_list(self, stream: ItemFeed) -> None:
         """Let a consumer that has taken nothing have the list of its generator, which has ended.
 
         Raises ValueTooLarge; nothing has changed then.
@@ -607,7 +607,7 @@ class Execution:
         self.faults = {}
         self._dependencies_left = {}
         self._dependents_left = {}
-        self.item_streams = {}
+        self.item_feeds = {}
         self.fed = {}
 
     def _mark_failed(self, name: str, fault: Fault, state: CallState, now: int, times: RunTimes | None = None) -> None:

@@ -20,7 +20,7 @@ from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Backlog, Credits, Requirement
 from mpreg_proto.requests.graph import plan
-from mpreg_proto.requests.item_stream import ItemStream
+from mpreg_proto.requests.item_feed import ItemFeed
 from mpreg_proto.requests.outstanding import Attempt, Outstanding
 from mpreg_proto.requests.placement import (
     ONLY_CANDIDATE,
@@ -435,7 +435,7 @@ class Scheduler:
                 self._pending_calls.wait_for_link(execution, call.name, chosen.member, now + self._limits.link_wait)
                 actions.append(Connect(chosen.member))
             else:
-                if (chosen.streaming or execution.item_streams) and self._is_streamed(execution, call, chosen):
+                if (chosen.streaming or execution.item_feeds) and self._is_streamed(execution, call, chosen):
                     batch = self._batch(execution, call, route, batches={}, full=full, together=False)
                     self._add(execution, call, chosen, batch, why, now, charged)
                     full += _with_items(execution, call, batch.dispatch)
@@ -450,7 +450,7 @@ class Scheduler:
         So it can be cancelled alone. A stream for the items of a generator is opened here.
         """
 
-        def accepts(stream: ItemStream) -> bool:
+        def accepts(stream: ItemFeed) -> bool:
             consumer = execution.plan.calls[stream.consumer]
             return any(stream.accepts(consumer, one.consumes) for one in self.candidates(execution, consumer))
 
@@ -550,8 +550,8 @@ class Scheduler:
             dispatch.idempotent.append(name)
         if name in execution.streams:
             dispatch.streams.append(name)
-        if execution.item_streams:
-            if (produced := execution.item_streams.get(name)) is not None:
+        if execution.item_feeds:
+            if (produced := execution.item_feeds.get(name)) is not None:
                 dispatch.streams.append(name)
                 produced.source = dispatch.number
             if (taken := execution.fed.get(name)) is not None:

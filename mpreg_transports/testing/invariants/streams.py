@@ -167,7 +167,7 @@ class ConsumedItems(Watcher):
         execution = node.coordinator.requests.get(RequestId(key.request & _NUMBER))
         if execution is None or self._sim.nodes[key.host].life != key.life:
             return False
-        stream = execution.item_streams.get(key.call)
+        stream = execution.item_feeds.get(key.call)
         return stream is not None and execution.fed.get(stream.consumer) is stream
 
 

@@ -196,7 +196,7 @@ def _everywhere(index: int) -> dict[str, Any]:
         "trickle": Fn(trickle),
         "burst": Fn(burst, idempotent=True),
         "tally": Fn(tally, idempotent=True),
-        "skim": Fn(skim),
+        "skim": Fn(skim, concurrency=1),
         "sift": Fn(sift, idempotent=True),
         "pooled": Fn(add, idempotent=True, duration=0.02, refuses=0.15, loses=0.15),
         "pooled-once": Fn(book, duration=0.02, refuses=0.15, loses=0.15),

@@ -1,6 +1,6 @@
 """The items of a generator on their way to the call that takes them while the generator runs.
 
-The coordinator opens an `ItemStream` when it dispatches a generator that has such a dependent, its consumer. The items
+The coordinator opens an `ItemFeed` when it dispatches a generator that has such a dependent, its consumer. The items
 come from the generator's node and go on to the consumer's, at most 16 of them unused on the whole way. Until the
 consumer has taken one, all are kept, so that it can be placed elsewhere. If others need the list, the items are also
 collected. Without a consumer that takes them the generator goes on only if the list is needed. Values are opaque here.
@@ -15,7 +15,7 @@ from mpreg_proto.wire.messages import Call, ItemsParameter
 from mpreg_proto.wire.values import join_items
 
 
-class ItemStream:
+class ItemFeed:
     """The items of one run of the call `generator`, for the call `consumer`. The methods alone change it."""
 
     __slots__ = (
@@ -119,8 +119,8 @@ def waits_for_itself(
     consumer: str,
     *,
     dependencies: Mapping[str, Sequence[str]],
-    streams: Mapping[str, ItemStream],
-    fed: Mapping[str, ItemStream],
+    streams: Mapping[str, ItemFeed],
+    fed: Mapping[str, ItemFeed],
 ) -> bool:
     """Return whether `generator` could wait for ever if `consumer` took its items one by one.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpreg_proto.requests.item_stream import ItemStream, waits_for_itself
+from mpreg_proto.requests.item_feed import ItemFeed, waits_for_itself
 from mpreg_proto.wire.messages import Call, ItemsParameter
 from mpreg_proto.wire.value_limits import MAX_DEPTH, ValueTooLarge
 from mpreg_proto.wire.values import Ref, ValueCodec
@@ -11,8 +11,8 @@ CODEC = ValueCodec()
 ITEMS = tuple(CODEC.encode(number) for number in range(3))
 
 
-def stream(*, list_needed: bool = False) -> ItemStream:
-    made = ItemStream("gen", "use", list_needed=list_needed)
+def stream(*, list_needed: bool = False) -> ItemFeed:
+    made = ItemFeed("gen", "use", list_needed=list_needed)
     made.receive(ITEMS)
     return made
 
@@ -58,7 +58,7 @@ def test_list_over_a_limit() -> None:
     deep: object = []
     for _ in range(MAX_DEPTH - 1):
         deep = [deep]
-    made = ItemStream("gen", "use", list_needed=False)
+    made = ItemFeed("gen", "use", list_needed=False)
     made.receive((CODEC.encode(deep),))
     with pytest.raises(ValueTooLarge):
         made.joined()
@@ -108,7 +108,7 @@ def test_consumer_that_waits_for_the_list() -> None:
 
 def test_consumer_that_waits_for_the_list_of_a_generator_before_its_own() -> None:
     """A chain first -> gen -> use, and `use` needs the list of `first`, which ends only once `gen` goes on."""
-    one = ItemStream("first", "gen", list_needed=True)
+    one = ItemFeed("first", "gen", list_needed=True)
     needs = {"gen": ("first",), "use": ("gen", "first")}
     assert waits_for_itself("gen", "use", dependencies=needs, streams={"first": one}, fed={"gen": one})
     apart = {"gen": ("first",), "use": ("gen", "root"), "root": ("before",)}
@@ -117,7 +117,7 @@ def test_consumer_that_waits_for_the_list_of_a_generator_before_its_own() -> Non
 
 def test_consumers_of_two_generators_that_wait_for_each_other() -> None:
     """use-1(gen-1, list of gen-2) and use-2(gen-2, list of gen-1)."""
-    one = ItemStream("gen-1", "use-1", list_needed=True)
+    one = ItemFeed("gen-1", "use-1", list_needed=True)
     needs = {"use-1": ("gen-1", "gen-2"), "use-2": ("gen-2", "gen-1")}
     assert waits_for_itself("gen-2", "use-2", dependencies=needs, streams={"gen-1": one}, fed={"use-1": one})
     assert not waits_for_itself("gen-2", "use-2", dependencies=needs, streams={}, fed={})
