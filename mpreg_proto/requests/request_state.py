@@ -576,12 +576,10 @@ class Execution:
         if not call.dependencies:
             return {}
         values, came = self.values, self.request.inputs
-        source = self.fed[name].generator if self.fed and name in self.fed else None
-        inputs = {
-            dependency: values[dependency] if dependency in values else came[dependency]
-            for dependency in call.dependencies
-            if dependency != source
-        }
+        needed: Sequence[str] = call.dependencies
+        if self.fed and name in self.fed:
+            needed = [dependency for dependency in needed if dependency != self.fed[name].generator]
+        inputs = {dependency: values[dependency] if dependency in values else came[dependency] for dependency in needed}
         return {
             dependency: value
             for dependency, value in inputs.items()
