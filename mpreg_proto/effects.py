@@ -75,6 +75,9 @@ class Run(msgspec.Struct, frozen=True):
     demand: int = 0
     """Of a generator, the number of items that it may produce at first: `Node.yielded(run, items)`. Of other functions
     0."""
+    fed: bool = False
+    """True if the argument of its `FunctionSpec.consumes`, which is None here, is to be an iterator. Its items come as
+    `Feed`s; for each that the function takes call `Node.took(run, 1)`."""
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +91,14 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 
     run: RunId
     items: int
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """Give the iterator of a `fed` run its next items. `last`: no more come, so it ends after them."""
+
+    run: RunId
+    items: list[Any]
+    last: bool = False
 
 
 class Notify(msgspec.Struct, frozen=True, gc=False):
@@ -125,7 +136,7 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
 
 
-Effect = Send | Dial | HangUp | Run | Cancel | Demand | Notify | KeepAlive | Pause | Resume
+Effect = Send | Dial | HangUp | Run | Cancel | Demand | Feed | Notify | KeepAlive | Pause | Resume
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -181,6 +192,7 @@ __all__ = [
     "Demand",
     "Dial",
     "Effect",
+    "Feed",
     "Framing",
     "HangUp",
     "KeepAlive",

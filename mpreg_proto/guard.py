@@ -172,6 +172,7 @@ _REQUEST_FIELDS: Final[dict[str, Callable[[object], bool]]] = {
     "again": _is_flag,
     "progress": _is_flag,
     "streams": _is_texts,
+    "iterates": lambda value: type(value) is dict and _is_texts((*value, *value.values())),
 }
 """The check of each field of a request. `id` is replaced by the core, and `calls` are checked apart."""
 

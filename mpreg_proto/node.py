@@ -32,7 +32,7 @@ from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.router import ActionRunner, Machines, Router
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.messages import GoodbyeReason, Message, Request
+from mpreg_proto.wire.messages import GoodbyeReason, ItemsParameter, Message, Request
 from mpreg_proto.wire.session import Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
 
@@ -289,6 +289,20 @@ class Node:
         self._settle(now)
 
     @exclusive
+    def took(self, run: RunId, items: int, *, now: int) -> None:
+        """Handle that the function of a `fed` run has taken so many items of its iterator.
+
+        Raises LocalProtocolError, with nothing changed, for more items than it was given by `Feed`s, for a run that
+        never began or has ended, and for one that is not `fed`.
+        """
+        check_kind("the number of a run", run, (int,))
+        check_kind("a number of items", items, (int,))
+        if self._tap is not None:
+            self._tap.input("took", now, (run, items))
+        self._run(self.worker.took(run, items), now)
+        self._settle(now)
+
+    @exclusive
     def reported(self, run: RunId, report: Report, *, now: int) -> None:
         """Handle how far a `Run` with `reports` is. Its caller gets at most ten reports in a second, and the last one.
 
@@ -375,8 +389,11 @@ class Node:
         actions = self.cluster.offer(function, now)
         self._machines.offered[function.name] = function
         queue = _ALL if function.inline else function.queue
-        slots, generator = function.concurrency, function.streaming
-        self._run(self.worker.concurrency(function.name, slots, now, queue=queue, generator=generator), now)
+        slots, generator, consumes = function.concurrency, function.streaming, function.consumes
+        self._run(
+            self.worker.concurrency(function.name, slots, now, queue=queue, generator=generator, consumes=consumes),
+            now,
+        )
         self._run(actions, now)
         self._settle(now)
 
@@ -529,6 +546,7 @@ def _check_function(function: FunctionSpec) -> FunctionSpec:
         check_text(f"function {name!r}: {field}", getattr(function, field))
     for field in ("idempotent", "streaming", "inline"):
         check_kind(f"function {name!r}: {field}", getattr(function, field), (bool,))
+    check_kind(f"function {name!r}: consumes", function.consumes, (ItemsParameter, type(None)))
     resources = check_texts(f"function {name!r}: resources", function.resources)
     return function if function.resources == resources else msgspec.structs.replace(function, resources=resources)
 

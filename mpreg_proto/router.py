@@ -83,6 +83,8 @@ from mpreg_proto.wire.messages import (
     Gossip,
     Hello,
     IndirectAck,
+    InputItems,
+    InputTaken,
     Items,
     ItemsTaken,
     Message,
@@ -304,6 +306,7 @@ class ActionRunner:
                 client=(b"", action.client),
                 progress=action.progress,
                 streams=action.streams,
+                iterates=action.iterates,
                 deadline=action.deadline,
                 now=now,
             )
@@ -320,7 +323,11 @@ class ActionRunner:
             client=action.client,
             progress=action.progress,
             streams=tuple(action.streams),
+            iterates=action.iterates,
         )
+        if action.iterates and _lacks_iterators(self._links, action.link):  # a relay that could not pass the items on
+            refused = Result(action.number, fault=faults.no_route())
+            return self._machines.coordinator.result_received(action.link, refused, now)
         outcome = self._links.send(action.link, request)
         match outcome:
             case Sent():
@@ -339,9 +346,9 @@ class ActionRunner:
         if isinstance(message, Result):
             self._replies.forward(action.link, message)
             return ()
-        if isinstance(message, Items):
+        if isinstance(message, (Items, InputItems)):
             return self._send_items(action.link, message, now)
-        if isinstance(message, (CancelRequest, CallProgress, ItemsTaken)):
+        if isinstance(message, (CancelRequest, CallProgress, ItemsTaken, InputTaken)):
             self._links.send_or_close(action.link, message)
             return ()
         outcome = self._links.send(action.link, message)
@@ -371,15 +378,19 @@ class ActionRunner:
         if action.link == LOCAL:
             if isinstance(message, ItemsTaken):
                 return self._worker.items_taken(LOCAL, message)
-            return self._machines.coordinator.update_received(LOCAL, message)
-        if isinstance(message, Items):
+            if isinstance(message, InputItems):
+                return self._worker.input_received(LOCAL, message)
+            if isinstance(message, InputTaken):
+                return self._machines.coordinator.input_taken(LOCAL, message)
+            return self._machines.coordinator.update_received(LOCAL, message, now)
+        if isinstance(message, (Items, InputItems)):
             return self._send_items(action.link, message, now)
         self._links.send_or_close(action.link, message)
         return ()
 
-    def _send_items(self, link: LinkId, items: Items, now: int) -> Iterable[Output]:
+    def _send_items(self, link: LinkId, items: Items | InputItems, now: int) -> Iterable[Output]:
         """Send items, in several messages if needed. One that is longer than a message fails its call."""
-        waiting = [items]
+        waiting: list[Items | InputItems] = [items]
         while waiting:
             items = waiting.pop()
             outcome = self._links.send(link, items)
@@ -388,18 +399,24 @@ class ActionRunner:
                     pass
                 case TooLong() if len(items.values) > 1:
                     middle = len(items.values) // 2
-                    for values in (items.values[middle:], items.values[:middle]):
-                        waiting.append(Items(items.id, items.call, values))
+                    waiting.append(msgspec.structs.replace(items, values=items.values[middle:]))
+                    first = Items if isinstance(items, Items) else InputItems
+                    waiting.append(first(items.id, items.call, items.values[:middle]))
                 case TooLong():
                     return self._item_too_long(link, items, outcome, now)
                 case _:
                     assert_never(outcome)
         return ()
 
-    def _item_too_long(self, link: LinkId, items: Items, outcome: TooLong, now: int) -> Iterable[Output]:
+    def _item_too_long(self, link: LinkId, items: Items | InputItems, outcome: TooLong, now: int) -> Iterable[Output]:
         fault = outcome.fault(maybe_executed=True)
-        failed = self._machines.coordinator.item_too_long(link, items, fault, now)
-        stopped = self._worker.item_too_long(link, items, fault)
+        coordinator = self._machines.coordinator
+        stopped: Sequence[RequestOutput] = ()
+        if isinstance(items, InputItems):
+            failed = coordinator.input_too_long(link, items, fault, now)
+        else:
+            failed = coordinator.item_too_long(link, items, fault, now)
+            stopped = self._worker.item_too_long(link, items, fault)
         if not failed and not stopped:  # it is only relayed, so nothing here can fail its call
             self._links.close_too_long(link, items, outcome)
         return (*failed, *stopped)
@@ -487,6 +504,12 @@ class ActionRunner:
 
     def _offers_changed(self, action: OffersChanged, now: int) -> Iterable[Output]:
         return self._machines.coordinator.offers_changed(now, functions=action.functions, members=action.members)
+
+
+def _lacks_iterators(links: Links, link: LinkId) -> bool:
+    """Return whether the peer of an open link cannot be sent the items of a call one by one."""
+    session = links.sessions.get(link)
+    return session is not None and not session.has(Feature.ITERATORS)
 
 
 _ACTION_HANDLERS: dict[type, Callable[[ActionRunner, Any, int], Iterable[Output]]] = {
@@ -590,6 +613,8 @@ class Router:
         next_hop = (
             None if self._machines.draining else routes.next_hop(MemberId(request.to), via=(*request.via, sender))
         )
+        if request.iterates and next_hop is not None and _lacks_iterators(self._links, next_hop):
+            next_hop = None
         self._run(self._machines.relay.request(link, request, sender=sender, next_hop=next_hop, now=now), now)
 
     def _on_dispatch(self, link: LinkId, request: Request, now: int) -> None:
@@ -618,6 +643,7 @@ class Router:
             idempotent=request.idempotent,
             progress=request.progress,
             streams=request.streams,
+            iterates=request.iterates,
             deadline=now + span,
             now=now,
         )
@@ -637,16 +663,22 @@ class Router:
             return
         self._run(self._machines.coordinator.result_received(link, result, now), now)
 
-    def _on_update(self, link: LinkId, message: CallProgress | Items, now: int) -> None:
+    def _on_update(self, link: LinkId, message: CallProgress | Items | InputTaken, now: int) -> None:
         if len(self._machines.relay) and (back := self._machines.relay.update(link, message)) is not None:
             self._run(back, now)
-            return
-        self._run(self._machines.coordinator.update_received(link, message), now)
+        elif isinstance(message, InputTaken):
+            self._run(self._machines.coordinator.input_taken(link, message), now)
+        else:
+            self._run(self._machines.coordinator.update_received(link, message, now), now)
 
     def _on_items_taken(self, link: LinkId, message: ItemsTaken, now: int) -> None:
         self._run(self._machines.coordinator.items_taken(link, message), now)
         self._run(self._worker.items_taken(link, message), now)
-        self._run(self._machines.relay.items_taken(link, message), now)
+        self._run(self._machines.relay.onward(link, message), now)
+
+    def _on_input_items(self, link: LinkId, message: InputItems, now: int) -> None:
+        self._run(self._worker.input_received(link, message), now)
+        self._run(self._machines.relay.onward(link, message), now)
 
     def _on_cancel(self, link: LinkId, message: CancelRequest, now: int) -> None:
         self._run(self._machines.coordinator.cancel(link, message.id, now), now)
@@ -768,6 +800,8 @@ _MESSAGE_HANDLERS: dict[type, Callable[[Router, LinkId, Any, int], None]] = {
     CallProgress: Router._on_update,
     Items: Router._on_update,
     ItemsTaken: Router._on_items_taken,
+    InputItems: Router._on_input_items,
+    InputTaken: Router._on_update,
     Credit: Router._on_credit,
     Explain: Router._on_explain,
     GetView: Router._on_get_view,

@@ -26,6 +26,7 @@ from mpreg_proto import (
     Demand,
     Dial,
     Effect,
+    Feed,
     Framing,
     FunctionSpec,
     HangUp,
@@ -324,8 +325,8 @@ class AiohttpNode:
             case Resume(link):
                 if link in self.connections:
                     self.connections[link].readable.set()
-            case Demand():
-                pass  # this driver offers no generators
+            case Demand() | Feed():
+                pass  # this driver offers no generators, and no functions with iterators
             case _:
                 assert_never(effect)
 

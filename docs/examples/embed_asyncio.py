@@ -23,6 +23,7 @@ from mpreg_proto import (
     Demand,
     Dial,
     Effect,
+    Feed,
     Framing,
     FunctionSpec,
     HangUp,
@@ -236,8 +237,8 @@ class AsyncioNode:
             case Resume(link):
                 if link in self.connections:
                     self.connections[link].transport.resume_reading()
-            case Demand():
-                pass  # this driver offers no generators
+            case Demand() | Feed():
+                pass  # this driver offers no generators, and no functions with iterators
             case _:
                 assert_never(effect)
 

@@ -26,6 +26,7 @@ from mpreg_proto import (
     Demand,
     Dial,
     Effect,
+    Feed,
     Framing,
     FunctionSpec,
     HangUp,
@@ -156,8 +157,8 @@ class SelectorNode:
                 self.of(link).reading = False
             case Resume(link):
                 self.of(link).reading = True
-            case Demand():
-                pass  # this driver offers no generators
+            case Demand() | Feed():
+                pass  # this driver offers no generators, and no functions with iterators
             case _:
                 assert_never(effect)
 

@@ -28,6 +28,7 @@ from mpreg_proto import (
     Demand,
     Dial,
     Effect,
+    Feed,
     Framing,
     FunctionSpec,
     HangUp,
@@ -240,8 +241,8 @@ class TwistedNode:
             case Resume(link):
                 if link in self.connections:
                     self.connections[link].tcp.resumeProducing()
-            case Demand():
-                pass  # this driver offers no generators
+            case Demand() | Feed():
+                pass  # this driver offers no generators, and no functions with iterators
             case _:
                 assert_never(effect)
 

@@ -21,7 +21,7 @@ from mpreg_proto.cluster.similar import Names
 from mpreg_proto.errors import ErrorCode, LocalProtocolError
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import Limits
-from mpreg_proto.wire.messages import Change, Delta, Head
+from mpreg_proto.wire.messages import Change, Delta, Head, ItemsParameter
 
 FUNCTION = "f:"
 RESOURCES = "r"
@@ -53,6 +53,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The number of its calls that may wait here for one of these to end; 0: as many as run at once."""
     inline: bool = False
     """True if it never blocks and runs within the input; local to this process."""
+    consumes: ItemsParameter | None = None
+    """The parameter that takes the items of a generator while that runs."""
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -67,6 +69,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     doc: str = ""
     capacity: int = 0
     """The number of its calls that the node takes at once, running and queued; 0: no bound is known."""
+    consumes: ItemsParameter | None = None
 
 
 class Applied(enum.Enum):
@@ -175,7 +178,7 @@ class Catalogue:
         """
         entry = Entry(
             spec.name, spec.version, spec.resources, spec.idempotent, spec.streaming, spec.signature, spec.doc,
-            0 if spec.inline else spec.concurrency + (spec.queue or spec.concurrency),
+            0 if spec.inline else spec.concurrency + (spec.queue or spec.concurrency), spec.consumes,
         )  # fmt: skip
         delta = self._change(FUNCTION + spec.name, _encode(entry))
         self.offered[spec.name] = spec

@@ -18,6 +18,7 @@ from mpreg_proto.cluster.members import Member, Members
 from mpreg_proto.cluster.similar import Names, most_alike
 from mpreg_proto.ids import MemberId
 from mpreg_proto.notices import Standing
+from mpreg_proto.wire.messages import ItemsParameter
 
 _ANSWERS = 8_192
 _TAGS = 16_384
@@ -42,6 +43,8 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
     version: str
     capacity: int = 0
     """The number of calls of the function that it takes at once; 0: no bound is known."""
+    streaming: bool = False
+    consumes: ItemsParameter | None = None
 
 
 class FunctionRow(msgspec.Struct, frozen=True, gc=False):
@@ -107,6 +110,8 @@ class Index:
                         entry.idempotent,
                         entry.version,
                         entry.capacity,
+                        entry.streaming,
+                        entry.consumes,
                     )
                 )
         if len(self._bits) > _TAGS:  # a mask is used within one search only, so tags may get new numbers

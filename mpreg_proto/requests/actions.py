@@ -7,9 +7,19 @@ from __future__ import annotations
 
 import msgspec
 
-from mpreg_proto.effects import Cancel, Demand, Notify, Run
+from mpreg_proto.effects import Cancel, Demand, Feed, Notify, Run
 from mpreg_proto.ids import LinkId, MemberId
-from mpreg_proto.wire.messages import Call, CallProgress, Done, Failed, Items, ItemsTaken, Result
+from mpreg_proto.wire.messages import (
+    Call,
+    CallProgress,
+    Done,
+    Failed,
+    InputItems,
+    InputTaken,
+    Items,
+    ItemsTaken,
+    Result,
+)
 
 LOCAL = LinkId(0)
 """The link to this process itself; real links count from 1."""
@@ -33,6 +43,8 @@ class Dispatch(msgspec.Struct, frozen=True, gc=False):
     """True if the progress of these calls comes back."""
     streams: list[str] = []
     """The names of the calls whose items come back one by one."""
+    iterates: dict[str, str] = {}
+    """The calls that take the items of a dependency one by one, and that dependency."""
 
 
 class CancelDispatch(msgspec.Struct, frozen=True, gc=False):
@@ -73,7 +85,7 @@ class SendUpdate(msgspec.Struct, frozen=True, gc=False):
     worker that runs it. LOCAL: to the own coordinator or worker."""
 
     link: LinkId
-    message: CallProgress | Items | ItemsTaken
+    message: CallProgress | Items | ItemsTaken | InputItems | InputTaken
 
 
 class CreditReturned(msgspec.Struct, frozen=True, gc=False):
@@ -89,7 +101,7 @@ class Connect(msgspec.Struct, frozen=True, gc=False):
     member: MemberId
 
 
-RequestAction = Dispatch | CancelDispatch | SendReply | SendUpdate | Connect | Run | Cancel | Demand | Notify
+RequestAction = Dispatch | CancelDispatch | SendReply | SendUpdate | Connect | Run | Cancel | Demand | Feed | Notify
 """Commands: what is to be done."""
 RequestEvent = CallSettled | CallFinished | CreditReturned
 """Facts: what became of a call."""

@@ -24,13 +24,25 @@ from mpreg_proto.requests import faults
 from mpreg_proto.requests.actions import LOCAL, CallSettled, CancelDispatch, RequestOutput, SendReply, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Requirement
 from mpreg_proto.requests.graph import Plan, plan
+from mpreg_proto.requests.item_feed import ItemFeed
 from mpreg_proto.requests.outstanding import Attempt, Outstanding, run_times
 from mpreg_proto.requests.placement import CatalogueView
 from mpreg_proto.requests.request_state import CallState, Execution, RunTimes, StoryRow
 from mpreg_proto.requests.scheduler import NextHop, PendingCalls, Scheduler
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import Key, TimerKind, Timers
-from mpreg_proto.wire.messages import CallProgress, Done, Failed, Items, ItemsTaken, Request, Result
+from mpreg_proto.wire.messages import (
+    CallProgress,
+    Done,
+    Failed,
+    InputItems,
+    InputTaken,
+    Items,
+    ItemsTaken,
+    Request,
+    Result,
+)
+from mpreg_proto.wire.value_limits import ValueTooLarge
 
 _STORY_ROWS = 4096
 """Rows of ended requests that are kept for `Coordinator.story`."""
@@ -84,8 +96,18 @@ class InFlight:
         self, execution: Execution, row: Done, now: int, node: str, times: RunTimes
     ) -> tuple[list[str], list[RequestOutput]]:
         """Record the result of a call. Returns the calls that are ready now."""
-        ready = execution.complete(row.name, row.value, now, node, times)
         actions: list[RequestOutput] = []
+        if execution.item_feeds and row.name in execution.item_feeds:
+            try:
+                row = self._generator_ended(execution, row, actions)
+            except ValueTooLarge as error:
+                fault = faults.list_too_large(row.name, error).with_details(node=node)
+                return [], self.failed(execution, row.name, fault, now, times)
+        ready = execution.complete(row.name, row.value, now, node, times)
+        if actions and not row.value:
+            execution.values.pop(row.name)  # its consumer has its items
+        if execution.fed:
+            actions += self._consumer_ended(execution, row.name, now)
         if execution.request.eager and row.name in execution.plan.wanted:
             actions.append(CallSettled(execution.link, execution.reply_id, row))
         if execution.values_size > self._limits.values:
@@ -106,7 +128,72 @@ class InFlight:
         if not execution.request.partial:
             return self.end(execution, fault, now)
         actions = self._settled_failures(execution, failed)
+        if execution.item_feeds or execution.fed:
+            for one in failed:
+                actions += self._end_streams(execution, one, now)
         return actions + self.end(execution, None, now) if execution.finished else actions
+
+    # -- items that are taken one by one ------------------------------------------------------------------------------
+
+    def _generator_ended(self, execution: Execution, row: Done, actions: list[RequestOutput]) -> Done:
+        """Return the row of a generator with its list, if that is needed, and end the iterator of its consumer.
+
+        A consumer that no node has gets the list. Raises ValueTooLarge; nothing has changed then.
+        """
+        stream = execution.item_feeds[row.name]
+        if not stream.received:  # of a function that is no generator any more, the value is its result
+            value = row.value or stream.joined()
+        elif stream.list_needed or not self._has_consumer(execution, stream):
+            value = stream.joined()
+        else:
+            value = b""
+        execution.item_feeds.pop(row.name)
+        stream.ended = True
+        if self._has_consumer(execution, stream):
+            items = InputItems(stream.target, stream.consumer, (), last=True)
+            actions.append(SendUpdate(execution.dispatches[stream.target], items))
+        elif execution.fed.get(stream.consumer) is stream:
+            del execution.fed[stream.consumer]
+        return msgspec.structs.replace(row, value=value)
+
+    def _has_consumer(self, execution: Execution, stream: ItemFeed) -> bool:
+        """Return whether a node has the call that takes these items now."""
+        return execution.fed.get(stream.consumer) is stream and execution.is_dispatched(stream.consumer)
+
+    def _consumer_ended(self, execution: Execution, name: str, now: int) -> list[RequestOutput]:
+        """Let the generator whose items a call took go on for its list, or cancel it if nothing needs that."""
+        actions: list[RequestOutput] = []
+        while (stream := execution.fed.pop(name, None)) is not None:
+            name = stream.generator
+            if stream.ended or not execution.is_dispatched(name):
+                execution.close_stream(name)
+            elif stream.list_needed:
+                actions += self.give_credit(execution, stream, stream.use_all())
+            else:
+                execution.close_stream(name)
+                execution.cancel(name, now, f"{stream.consumer!r}, the only call that needs its items, has ended")
+                actions.append(CancelDispatch(execution.dispatches.pop(stream.source), stream.source))
+                continue  # it may take the items of another one
+            break
+        return actions
+
+    def _end_streams(self, execution: Execution, name: str, now: int) -> list[RequestOutput]:
+        """Handle the failure of a call: cancel the call that takes its items, which has failed too."""
+        actions: list[RequestOutput] = []
+        stream = execution.close_stream(name)
+        if stream is not None and not execution.is_open(stream.consumer):
+            self._pending_calls.discard(execution, stream.consumer)
+            link = execution.dispatches.get(stream.target, LOCAL)
+            if self._outstanding.get(stream.target, stream.consumer, link) is not None:
+                actions.append(CancelDispatch(execution.dispatches.pop(stream.target), stream.target))
+        return actions + self._consumer_ended(execution, name, now)
+
+    def give_credit(self, execution: Execution, stream: ItemFeed, count: int) -> list[RequestOutput]:
+        """Let the node of a generator produce so many more items."""
+        if not count or not execution.is_dispatched(stream.generator):
+            return []
+        taken = ItemsTaken(stream.source, stream.generator, count)
+        return [SendUpdate(execution.dispatches[stream.source], taken)]
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -351,11 +438,11 @@ class Coordinator:
         attempts = self.outstanding.by_number(number)
         for attempt in attempts:
             self.outstanding.pop(number, attempt.call, attempt.link)
-            if attempt.execution.id in self.requests:
+            if attempt.execution.is_open(attempt.call):
                 attempt.execution.move(attempt.call, CallState.READY, now, reason="the message was not sent")
         for attempt in attempts:
             execution, name = attempt.execution, attempt.call
-            if execution.id not in self.requests:
+            if not execution.is_open(name):
                 continue
             if fault is not None and len(attempts) == 1:
                 fault = fault.with_details(node=attempt.candidate.shown)
@@ -380,8 +467,10 @@ class Coordinator:
         execution = self.in_flight.get(link, number)
         return [] if execution is None else self.in_flight.end(execution, faults.cancelled(execution), now)
 
-    def update_received(self, link: LinkId, message: CallProgress | Items) -> list[RequestOutput]:
-        """Handle news of a call that was dispatched over `link`: its caller gets them, if it wants them."""
+    def update_received(self, link: LinkId, message: CallProgress | Items, now: int) -> list[RequestOutput]:
+        """Handle news of a call that was dispatched over `link`: its caller gets them, if it wants them, or the call
+        that takes its items.
+        """
         attempt = self.outstanding.get(message.id, message.call, link)
         if attempt is None:
             return [Notify(StrayResult(link, message.id))]
@@ -389,6 +478,8 @@ class Coordinator:
         if not execution.is_open(message.call):
             return []
         if isinstance(message, Items):
+            if message.call in execution.item_feeds:
+                return self._pass_items_on(execution, execution.item_feeds[message.call], message, now)
             if message.call not in execution.streams:
                 return []
             execution.streamed[message.call] = message.id
@@ -402,7 +493,50 @@ class Coordinator:
         number = None if execution is None else execution.streamed.get(message.call)
         if execution is None or number is None or not execution.is_open(message.call):
             return []
+        if message.call not in execution.streams:  # another call takes its items
+            return []
         return [SendUpdate(execution.dispatches[number], msgspec.structs.replace(message, id=number))]
+
+    def _pass_items_on(self, execution: Execution, stream: ItemFeed, message: Items, now: int) -> list[RequestOutput]:
+        """Send items of a generator to the call that takes them. With the first ones that call is placed."""
+        stream.receive(message.values)
+        most = self._limits.node_message
+        if stream.list_size > most:
+            fault = over_limit("message", most, stream.list_size)
+            return self._stop(execution, stream.generator, stream.source, fault, now)
+        if execution.values_size + stream.size > self._limits.values:
+            return self.in_flight.end(
+                execution, over_limit("values", self._limits.values, execution.values_size + stream.size), now
+            )
+        if execution.fed.get(stream.consumer) is not stream:
+            return self.in_flight.give_credit(execution, stream, stream.use_all())
+        execution.streamed[stream.generator] = message.id
+        if execution.is_dispatched(stream.consumer):
+            items = InputItems(stream.target, stream.consumer, message.values)
+            return [SendUpdate(execution.dispatches[stream.target], items)]
+        return self._place(execution, [stream.consumer], now) if execution.start_consumer(stream, now) else []
+
+    def input_taken(self, link: LinkId, message: InputTaken) -> list[RequestOutput]:
+        """Handle that a call has taken items: their generator may produce as many new ones."""
+        attempt = self.outstanding.get(message.id, message.call, link)
+        if attempt is None:
+            return [Notify(StrayResult(link, message.id))]
+        stream = attempt.execution.fed.get(message.call)
+        if stream is None:
+            return []
+        return self.in_flight.give_credit(attempt.execution, stream, stream.take(message.count))
+
+    def input_too_long(self, link: LinkId, items: InputItems, fault: Fault, now: int) -> list[RequestOutput]:
+        """Fail a call of which an item is longer than a message to its node may be."""
+        attempt = self.outstanding.get(items.id, items.call, link)
+        if attempt is None or not attempt.execution.is_open(items.call):
+            return []
+        return self._stop(attempt.execution, items.call, items.id, fault, now)
+
+    def _stop(self, execution: Execution, name: str, number: int, fault: Fault, now: int) -> list[RequestOutput]:
+        """Fail a call that is alone in the dispatch `number`, and stop its body."""
+        link = execution.dispatches.pop(number)
+        return [CancelDispatch(link, number), *self.in_flight.failed(execution, name, fault, now)]
 
     def item_too_long(self, link: LinkId, items: Items, fault: Fault, now: int) -> list[RequestOutput]:
         """Fail a call with an item that is longer than a message to its caller may be."""
@@ -547,7 +681,9 @@ class Coordinator:
     def _call_failed(self, attempt: Attempt, row: Failed, now: int) -> tuple[list[str], list[RequestOutput]]:
         """Handle the failure of a call. Returns the call as ready again if another member may run it."""
         execution, name = attempt.execution, attempt.call
-        if row.refused:
+        if not execution.is_open(name):  # nothing needs it any more, so it was cancelled
+            return [], []
+        if row.refused and not execution.has_started(name):
             execution.not_started(name)
             if row.fault.code in _TRY_ELSEWHERE and now < execution.deadline:
                 self._call_refused(attempt, row.fault)
@@ -555,7 +691,7 @@ class Coordinator:
                 return [name], []
             if faults.has_no_place(row.fault):  # it would have waited
                 return [], self.in_flight.deadline_exceeded(execution, now)
-        elif row.fault.code == faults.LOST and name not in execution.streamed and self._retry_after_loss(attempt, now):
+        elif row.fault.code == faults.LOST and not execution.has_started(name) and self._retry_after_loss(attempt, now):
             return [], []
         fault = row.fault if "node" in row.fault.details else row.fault.with_details(node=attempt.candidate.shown)
         return [], self.in_flight.failed(execution, name, fault, now, run_times(attempt, row, now))
@@ -606,11 +742,12 @@ class Coordinator:
             self.outstanding.pop(attempt.number, attempt.call, attempt.link)
         for attempt in attempts:
             execution, name, candidate = attempt.execution, attempt.call, attempt.candidate
-            if execution.id not in self.requests:
+            if not execution.is_open(name):
                 continue
             history, failovers = execution.history, self._limits.failovers
-            if name in execution.streamed:
-                actions += self.in_flight.failed(execution, name, faults.lost_amid_items(name, candidate.shown), now)
+            if execution.has_started(name):
+                gone = faults.lost_amid_items if name in execution.streamed else faults.lost_with_items
+                actions += self.in_flight.failed(execution, name, gone(name, candidate.shown), now)
                 continue
             if history.lost(name, candidate, failovers=failovers):
                 if delay := self._retry_delay(execution, name, jitter, now):
@@ -709,13 +846,39 @@ class Coordinator:
             self.unplaced.setdefault(execution.id, []).extend(names[most:])
             self._timers.set((TimerKind.PLACE, 0), now)
             names = names[:most]
-        calls, failing = self.scheduler.placeable(execution, names, now)
         actions: list[RequestOutput] = []
+        if execution.fed:
+            names = self._without_streams(execution, names, actions, now)
+        calls, failing = self.scheduler.placeable(execution, names, now)
         for name, fault in failing:
             actions += self.in_flight.failed(execution, name, fault, now)
             if execution.id not in self.requests:
                 return actions
         return actions + self.scheduler.dispatch(execution, calls, now, charged=charged)
+
+    def _without_streams(
+        self, execution: Execution, names: Sequence[str], actions: list[RequestOutput], now: int
+    ) -> list[str]:
+        """Return the calls that are to be placed now. A call whose items no node can take one by one gets the list."""
+        placed: list[str] = []
+        for name in names:
+            stream = execution.fed.get(name)
+            if stream is None or (
+                not stream.ended and self.scheduler.candidates(execution, execution.plan.calls[name])
+            ):
+                placed.append(name)
+            elif not stream.ended:
+                self.pending_calls.discard(execution, name)
+                execution.wait_for_list(stream, now, "no node can take its items one by one")
+                actions += self.in_flight.give_credit(execution, stream, stream.become_list())
+            else:
+                try:
+                    execution.give_list(stream)
+                    placed.append(name)
+                except ValueTooLarge as error:
+                    fault = faults.list_too_large(stream.generator, error)
+                    actions += self.in_flight.failed(execution, name, fault, now)
+        return [name for name in placed if execution.is_open(name)]
 
     def _place_slice(self, now: int) -> list[RequestOutput]:
         """Place the next slice of the request whose turn it is, if any."""
@@ -724,6 +887,8 @@ class Coordinator:
         request_id, names = next(iter(self.unplaced.items()))
         del self.unplaced[request_id]
         execution = self.requests.get(request_id)
+        if execution is not None and execution.request.partial:  # some may have failed
+            names = [name for name in names if execution.is_open(name)]
         actions = [] if execution is None else self._place(execution, names, now)
         if self.unplaced:
             self._timers.set((TimerKind.PLACE, 0), now)

@@ -9,6 +9,7 @@ from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.limits import SECOND
 from mpreg_proto.requests.request_state import Execution
 from mpreg_proto.wire.messages import Call
+from mpreg_proto.wire.value_limits import ValueTooLarge
 
 _NAMED: Final = 20
 """The most names that one sentence lists."""
@@ -84,6 +85,12 @@ def lost_amid_items(call: str, node: str) -> Fault:
     return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": node})
 
 
+def lost_with_items(call: str, node: str) -> Fault:
+    """1023 for a call that has taken items of a generator: they are gone with its node."""
+    text = f"{node} was lost after call {call!r} had taken items of a generator, so it was not started again"
+    return Fault(ErrorCode.OUTCOME_UNKNOWN, text, {"node": node})
+
+
 def failover_limit_reached(call: str, nodes: Sequence[str], failovers: int) -> Fault:
     """1023 for an idempotent call that has used up its failovers."""
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
@@ -136,6 +143,18 @@ def not_idempotent(call: Call) -> Fault:
     """1001 from a worker whose function is not idempotent, though the coordinator takes it for that."""
     text = f"{call.function!r} is not idempotent here, as it was when the call was placed"
     return Fault(ErrorCode.COMMAND_NOT_FOUND, text, {"call": call.name, "function": call.function})
+
+
+def takes_no_items(call: Call, node: str) -> Fault:
+    """1001 from a worker whose function takes no items one by one, though it did when the call was placed."""
+    text = f"{call.function!r} takes no items one by one on {node}, as it did when the call was placed"
+    return Fault(ErrorCode.COMMAND_NOT_FOUND, text, {"call": call.name, "function": call.function})
+
+
+def list_too_large(generator: str, error: ValueTooLarge) -> Fault:
+    """1014 for the list of the items of a generator."""
+    text = f"the list of the items of call {generator!r} is over a limit: {error}"
+    return Fault(ErrorCode.LIMIT_EXCEEDED, text, error.details)
 
 
 def not_repeatable(call: Call) -> Fault:

@@ -15,6 +15,7 @@ from typing import Protocol
 from mpreg_proto.ids import MemberId
 from mpreg_proto.limits import MILLISECOND
 from mpreg_proto.rng import Rng
+from mpreg_proto.wire.messages import ItemsParameter
 
 NOISE = MILLISECOND
 """The difference of expected delays, in ns, below which two nodes are equal: less is network latency, not load.
@@ -40,6 +41,10 @@ class Candidate(Protocol):
     def version(self) -> str: ...
     @property
     def capacity(self) -> int: ...
+    @property
+    def streaming(self) -> bool: ...
+    @property
+    def consumes(self) -> ItemsParameter | None: ...
 
 
 class CatalogueView(Protocol):

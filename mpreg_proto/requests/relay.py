@@ -14,7 +14,16 @@ import msgspec
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MAX_HOPS, Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.wire.messages import CallProgress, CancelRequest, Items, ItemsTaken, Request, Result
+from mpreg_proto.wire.messages import (
+    CallProgress,
+    CancelRequest,
+    InputItems,
+    InputTaken,
+    Items,
+    ItemsTaken,
+    Request,
+    Result,
+)
 
 NO_ORIGIN = (LinkId(0), 0)
 """The origin of a cancelled dispatch whose sender has disconnected: its answers are dropped."""
@@ -24,7 +33,7 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     """Send this message on that link."""
 
     link: LinkId
-    message: Request | Result | CancelRequest | CallProgress | Items | ItemsTaken
+    message: Request | Result | CancelRequest | CallProgress | Items | ItemsTaken | InputItems | InputTaken
 
 
 _Key = tuple[LinkId, int]
@@ -93,15 +102,15 @@ class Relay:
             return []
         return [Forward(origin[0], msgspec.structs.replace(result, id=origin[1]))]
 
-    def update(self, link: LinkId, message: CallProgress | Items) -> list[Forward] | None:
+    def update(self, link: LinkId, message: CallProgress | Items | InputTaken) -> list[Forward] | None:
         """Relay news of a call to its origin; None if it belongs to nothing that was relayed here."""
         origin = self._origins.get((link, message.id))
         if origin is None:
             return None
         return [] if origin == NO_ORIGIN else [Forward(origin[0], msgspec.structs.replace(message, id=origin[1]))]
 
-    def items_taken(self, link: LinkId, message: ItemsTaken) -> list[Forward]:
-        """Relay the credit for more items."""
+    def onward(self, link: LinkId, message: ItemsTaken | InputItems) -> list[Forward]:
+        """Relay the credit for more items, or items for a call."""
         onward = self._forwarded.get((link, message.id))
         return [] if onward is None else [Forward(onward[0], msgspec.structs.replace(message, id=onward[1]))]
 

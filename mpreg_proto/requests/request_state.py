@@ -12,7 +12,7 @@ the request: which call, when, to which state, at which node, and why (dask/dist
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from mpreg_proto.describe import cut
 from mpreg_proto.errors import ErrorCode, Fault, LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.requests.graph import EMPTY_PLAN, Plan
+from mpreg_proto.requests.item_feed import ItemFeed, waits_for_itself
 from mpreg_proto.requests.placement import Candidate
 from mpreg_proto.wire.messages import Call, Done, Failed, Request, Traced
 
@@ -31,7 +32,8 @@ class CallState(enum.IntEnum):
     WAITING = 0
     """A dependency has no result yet."""
     READY = 1
-    """Every dependency has a result; the call is being placed. No call stays in this state between two inputs."""
+    """Every dependency has a result, or the first item of one that it takes one by one; the call is being placed. No
+    call stays in this state between two inputs. It waits again if no node can take the items: it gets the list."""
     PENDING = 2
     """It waits for a node, for a link, or for the end of a pause after a loss."""
     DISPATCHED = 3
@@ -43,7 +45,7 @@ class CallState(enum.IntEnum):
     FAILED = 6
     """It has an error: of its body, of its node, or because no node can run it."""
     CANCELLED = 7
-    """The request ended before it."""
+    """The request ended before it, or, of a generator, the only call that needed its items."""
     SKIPPED = 8
     """It was not run, as a dependency has failed."""
 
@@ -53,7 +55,7 @@ _DISPATCHED = (_STATE.DISPATCHED, _STATE.POSSIBLY_STARTED)
 _ENDED_EARLY = frozenset((_STATE.FAILED, _STATE.CANCELLED))
 TRANSITIONS: Mapping[CallState, frozenset[CallState]] = {
     _STATE.WAITING: _ENDED_EARLY | {_STATE.READY, _STATE.SKIPPED},
-    _STATE.READY: _ENDED_EARLY | {_STATE.PENDING, _STATE.DISPATCHED, _STATE.POSSIBLY_STARTED},
+    _STATE.READY: _ENDED_EARLY | {_STATE.WAITING, _STATE.PENDING, _STATE.DISPATCHED, _STATE.POSSIBLY_STARTED},
     _STATE.PENDING: _ENDED_EARLY | {_STATE.READY},
     _STATE.DISPATCHED: _ENDED_EARLY | {_STATE.READY, _STATE.PENDING, _STATE.DONE},
     _STATE.POSSIBLY_STARTED: _ENDED_EARLY | {_STATE.READY, _STATE.DONE},
@@ -234,9 +236,11 @@ class Execution:
         "dropped_tries",
         "explained",
         "faults",
+        "fed",
         "first_fault",
         "history",
         "id",
+        "item_feeds",
         "link",
         "local_calls",
         "open_count",
@@ -305,7 +309,13 @@ class Execution:
         self.streams: dict[str, None] = _streams(request, plan) if request.streams else {}
         """The calls whose items the caller gets one by one."""
         self.streamed: dict[str, int] = {}
-        """The number of the dispatch of each of them that has produced an item: it may not start again."""
+        """The number of the dispatch of each generator that has produced an item for the caller or a consumer.
+
+        It may not start again."""
+        self.item_feeds: dict[str, ItemFeed] = {}
+        """The streams to consumers, by generator, until that has ended."""
+        self.fed: dict[str, ItemFeed] = {}
+        """These streams by consumer, until that has ended."""
         self.unverified: bool = False
         """True if it is sent again, and a call of it is not known to be idempotent everywhere: that may have run."""
         self._retained = () if request.eager else plan.wanted
@@ -438,13 +448,93 @@ class Execution:
             left = self._dependencies_left.get(dependent)
             if left is None:
                 continue  # it was skipped, as another dependency has failed
-            if left == 1:
+            if left == 1 or (left == 2 and self.fed and self._has_items(dependent)):
                 del self._dependencies_left[dependent]
                 self.move(dependent, _STATE.READY, now)
                 ready.append(dependent)
             else:
                 self._dependencies_left[dependent] = left - 1
         return ready
+
+    # -- items that are taken one by one ------------------------------------------------------------------------------
+
+    def open_stream(self, generator: str, accepts: Callable[[ItemFeed], bool]) -> ItemFeed | None:
+        """Open a stream to the first dependent of a generator that can take its items, in place of an earlier one.
+
+        `accepts` returns whether a node can run the consumer so. Returns None if there is no such dependent.
+        """
+        self.close_stream(generator)
+        dependents = self.plan.dependents.get(generator, ())
+        for consumer in dependents:
+            if self.states[consumer] is not _STATE.WAITING or consumer in self.fed:
+                continue
+            stream = ItemFeed(generator, consumer, list_needed=generator in self.plan.wanted or len(dependents) > 1)
+            if accepts(stream) and not self._waits_for_itself(generator, consumer):
+                self.item_feeds[generator] = self.fed[consumer] = stream
+                return stream
+        return None
+
+    def _waits_for_itself(self, generator: str, consumer: str) -> bool:
+        dependencies = self.plan.dependencies
+        return waits_for_itself(generator, consumer, dependencies=dependencies, streams=self.item_feeds, fed=self.fed)
+
+    def close_stream(self, generator: str) -> ItemFeed | None:
+        """Remove and return the stream of a generator that has ended, or is dispatched again."""
+        stream = self.item_feeds.pop(generator, None)
+        if stream is not None and self.fed.get(stream.consumer) is stream:
+            del self.fed[stream.consumer]
+        return stream
+
+    def is_dispatched(self, name: str) -> bool:
+        """Return whether a member has a call now."""
+        return self.states.get(name) in _DISPATCHED
+
+    def has_started(self, name: str) -> bool:
+        """Return whether a call has taken items, or a generator has produced some: it may not start again."""
+        if name in self.streamed:
+            return True
+        return bool(self.fed) and name in self.fed and self.fed[name].started
+
+    def start_consumer(self, stream: ItemFeed, now: int) -> bool:
+        """Make a consumer READY if it waits for nothing but its generator, which has items. Returns whether it is."""
+        if self._dependencies_left.get(stream.consumer) != 1 or not stream.received:
+            return False
+        del self._dependencies_left[stream.consumer]
+        self.move(stream.consumer, _STATE.READY, now)
+        return True
+
+    def wait_for_list(self, stream: ItemFeed, now: int, reason: str) -> None:
+        """Let a consumer that is to be placed, and has taken nothing, wait for the end of its generator."""
+        del self.fed[stream.consumer]
+        self.streamed.pop(stream.generator, None)  # nothing of it was passed on
+        self.history.clear_refusals(stream.consumer)  # they may run it with the list
+        self._dependencies_left[stream.consumer] = 1
+        if self.states[stream.consumer] is not _STATE.READY:
+            self.move(stream.consumer, _STATE.READY, now)
+        self.move(stream.consumer, _STATE.WAITING, now, reason=reason)
+
+    def give_list(self, stream: ItemFeed) -> None:
+        """Let a consumer that has taken nothing have the list of its generator, which has ended.
+
+        Raises ValueTooLarge; nothing has changed then.
+        """
+        value = stream.joined()
+        del self.fed[stream.consumer]
+        if stream.generator not in self.values:
+            self.values[stream.generator] = value
+            self.values_size += len(value)
+
+    def cancel(self, name: str, now: int, reason: str) -> None:
+        """Mark a call CANCELLED that nothing needs any more, while the request goes on."""
+        self.move(name, _STATE.CANCELLED, now, reason=reason)
+        if name in self.plan.dependencies:
+            self._release_inputs(name)
+
+    def _has_items(self, consumer: str) -> bool:
+        stream = self.fed.get(consumer)
+        return stream is not None and bool(stream.received)
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
 
     def fail(self, name: str, fault: Fault, now: int, times: RunTimes | None = None) -> list[str]:
         """Record the failure of a call, and fail all its dependents with 1021, which names this call.
@@ -461,13 +551,23 @@ class Execution:
         while waiting:
             dependent = waiting.pop()
             if self.is_open(dependent):
-                reason = f"call {dependent!r} was not run, as {name!r} failed"
-                skipped = Fault(ErrorCode.CANCELLED, reason, {"call": dependent, "because": name})
-                self._mark_failed(dependent, skipped, _STATE.SKIPPED, now)
+                waits = self.states[dependent] is _STATE.WAITING
+                state = _STATE.SKIPPED if waits else _STATE.FAILED  # it took, or was about to take, items of it
+                self._mark_failed(dependent, self._because(dependent, name, fault), state, now)
                 ended.append(dependent)
                 waiting.extend(self.plan.dependents.get(dependent, ()))
 
         return ended
+
+    def _because(self, dependent: str, name: str, fault: Fault) -> Fault:
+        """Return the error of a dependent of a failed call: 1023 if it has items of one whose outcome is unknown."""
+        details = {"call": dependent, "because": name}
+        if not self.is_dispatched(dependent):
+            return Fault(ErrorCode.CANCELLED, f"call {dependent!r} was not run, as {name!r} failed", details)
+        if fault.code == ErrorCode.OUTCOME_UNKNOWN:
+            text = f"call {dependent!r} was cancelled, as {name!r} was lost after its first items"
+            return Fault(ErrorCode.OUTCOME_UNKNOWN, text, details)
+        return Fault(ErrorCode.CANCELLED, f"call {dependent!r} was cancelled, as {name!r} failed", details)
 
     @property
     def finished(self) -> bool:
@@ -483,10 +583,10 @@ class Execution:
         if not call.dependencies:
             return {}
         values, came = self.values, self.request.inputs
-        inputs = {
-            dependency: values[dependency] if dependency in values else came[dependency]
-            for dependency in call.dependencies
-        }
+        needed: Sequence[str] = call.dependencies
+        if self.fed and name in self.fed:
+            needed = [dependency for dependency in needed if dependency != self.fed[name].generator]
+        inputs = {dependency: values[dependency] if dependency in values else came[dependency] for dependency in needed}
         return {
             dependency: value
             for dependency, value in inputs.items()
@@ -512,6 +612,8 @@ class Execution:
         self.faults = {}
         self._dependencies_left = {}
         self._dependents_left = {}
+        self.item_feeds = {}
+        self.fed = {}
 
     def _mark_failed(self, name: str, fault: Fault, state: CallState, now: int, times: RunTimes | None = None) -> None:
         node = fault.details.get("node")  # a peer's word, of any kind and length

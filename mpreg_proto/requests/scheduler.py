@@ -17,9 +17,10 @@ from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId, MemberId, RequestId
 from mpreg_proto.limits import Limits
 from mpreg_proto.requests import faults
-from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction
+from mpreg_proto.requests.actions import LOCAL, Connect, Dispatch, RequestAction, SendUpdate
 from mpreg_proto.requests.backlog import POLL, Backlog, Credits, Requirement
 from mpreg_proto.requests.graph import plan
+from mpreg_proto.requests.item_feed import ItemFeed
 from mpreg_proto.requests.outstanding import Attempt, Outstanding
 from mpreg_proto.requests.placement import (
     ONLY_CANDIDATE,
@@ -34,7 +35,7 @@ from mpreg_proto.requests.placement import (
 from mpreg_proto.requests.request_state import CallState, Execution
 from mpreg_proto.rng import Rng
 from mpreg_proto.timers import TimerKind, Timers
-from mpreg_proto.wire.messages import Call, Explained, Explanation, Request
+from mpreg_proto.wire.messages import Call, Explained, Explanation, InputItems, Request
 
 _Key = tuple[RequestId, str]
 _Requirement = tuple[str, tuple[str, ...], str | None]
@@ -302,7 +303,11 @@ class Scheduler:
         if execution.local_calls and call.name in execution.local_calls:
             candidates = [candidate for candidate in candidates if candidate.member == self.me]
         history = execution.history
-        return history.eligible(call.name, candidates) if history.refusals or history.versions else candidates
+        if history.refusals or history.versions:
+            candidates = history.eligible(call.name, candidates)
+        if execution.fed and (stream := execution.fed.get(call.name)) is not None:
+            return [one for one in candidates if stream.accepts(call, one.consumes)]
+        return candidates
 
     def unroutable(self, request: Request) -> list[Call]:
         """Return the calls of a request that no node offers now, ready or not."""
@@ -381,7 +386,7 @@ class Scheduler:
         """Return what decides which members may run a call; the call itself if its earlier attempts do so too."""
         history, name = execution.history, call.name
         own = name in history.refusals or name in history.versions or name in execution.local_calls
-        own = own or execution.request.again
+        own = own or execution.request.again or name in execution.fed
         return call.function, call.resources, call.version, (execution.id, name) if own else None
 
     def has_place(self, requirement: Requirement, execution: Execution | None) -> bool:
@@ -430,9 +435,30 @@ class Scheduler:
                 self._pending_calls.wait_for_link(execution, call.name, chosen.member, now + self._limits.link_wait)
                 actions.append(Connect(chosen.member))
             else:
+                if (chosen.streaming or execution.item_feeds) and self._is_streamed(execution, call, chosen):
+                    batch = self._batch(execution, call, route, batches={}, full=full, together=False)
+                    self._add(execution, call, chosen, batch, why, now, charged)
+                    full += _with_items(execution, call, batch.dispatch)
+                    continue
                 batch = self._batch(execution, call, route, batches=batches, full=full, together=len(calls) > 1)
                 self._add(execution, call, chosen, batch, why, now, charged)
         return [*actions, *full, *[batch.dispatch for batch in batches.values()]]
+
+    def _is_streamed(self, execution: Execution, call: Call, chosen: Candidate) -> bool:
+        """Return whether a call takes items one by one, or produces some for a consumer: it is dispatched alone.
+
+        So it can be cancelled alone. A stream for the items of a generator is opened here.
+        """
+
+        def accepts(stream: ItemFeed) -> bool:
+            consumer = execution.plan.calls[stream.consumer]
+            return any(stream.accepts(consumer, one.consumes) for one in self.candidates(execution, consumer))
+
+        if not chosen.streaming:
+            execution.close_stream(call.name)
+        elif call.name in execution.plan.dependents and execution.open_stream(call.name, accepts) is not None:
+            return True
+        return call.name in execution.fed
 
     def link_timed_out(self, execution: Execution, name: str, now: int) -> None:
         """Avoid the member chosen for that call for a while, as no link to it opened in time.
@@ -524,11 +550,27 @@ class Scheduler:
             dispatch.idempotent.append(name)
         if name in execution.streams:
             dispatch.streams.append(name)
+        if execution.item_feeds:
+            if (produced := execution.item_feeds.get(name)) is not None:
+                dispatch.streams.append(name)
+                produced.source = dispatch.number
+            if (taken := execution.fed.get(name)) is not None:
+                dispatch.iterates[name] = taken.generator
+                taken.target = dispatch.number
         state = CallState.DISPATCHED if chosen.idempotent else CallState.POSSIBLY_STARTED
         execution.move(name, state, now, chosen.shown, why)
         self._outstanding.add(
             Attempt(execution, name, dispatch.number, dispatch.link, chosen, now, call.function, charged)
         )
+
+
+def _with_items(execution: Execution, call: Call, dispatch: Dispatch) -> list[RequestAction]:
+    """Return the dispatch of a call that is alone in it, and the items that it takes."""
+    stream = execution.fed.get(call.name)
+    if stream is None:
+        return [dispatch]
+    items = InputItems(dispatch.number, call.name, stream.kept)
+    return [dispatch, SendUpdate(dispatch.link, items)]
 
 
 def explain(request: Request, catalogue: CatalogueView, loads: Loads, limits: Limits, now: int) -> Explanation:

@@ -19,6 +19,7 @@ from mpreg_proto.effects import (
     FAILURE_TEXT,
     Cancel,
     Demand,
+    Feed,
     Lost,
     NotStarted,
     Outcome,
@@ -37,10 +38,35 @@ from mpreg_proto.requests.backlog import POLL, Pace
 from mpreg_proto.requests.fair_queue import Client, FairQueue
 from mpreg_proto.timers import Key, TimerKind, Timers
 from mpreg_proto.wire.decode import count
-from mpreg_proto.wire.expansion import expand
-from mpreg_proto.wire.messages import Call, CallProgress, Done, Failed, Items, ItemsTaken
+from mpreg_proto.wire.expansion import expand, is_whole_argument
+from mpreg_proto.wire.messages import (
+    Call,
+    CallProgress,
+    Done,
+    Failed,
+    InputItems,
+    InputTaken,
+    Items,
+    ItemsParameter,
+    ItemsTaken,
+)
 from mpreg_proto.wire.value_limits import MAX_ARRAY, ValueTooLarge
-from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec
+from mpreg_proto.wire.values import MalformedValue, MissingReference, PathNotFound, ValueCodec, join_items
+
+
+class _Input:
+    """The items that a call takes one by one, of the dependency `source`."""
+
+    __slots__ = ("last", "source", "unused", "waiting")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.waiting: list[bytes] = []
+        """The items that came before its body started."""
+        self.unused = 0
+        """The items that its function has not taken, with these."""
+        self.last = False
+        """True once no more come."""
 
 
 class Job(msgspec.Struct, eq=False):
@@ -66,6 +92,8 @@ class Job(msgspec.Struct, eq=False):
     """True if its coordinator wants its progress."""
     streamed: bool = False
     """True if its coordinator wants the items of its generator one by one."""
+    input: _Input | None = None
+    """The items that it takes one by one, if any."""
 
 
 ITEM_WINDOW: Final = 16
@@ -85,6 +113,7 @@ class _Generated:
         """The bytes of its items, unless they are sent one by one."""
 
 
+_NO_INPUTS: Final[Mapping[str, str]] = {}
 REPORT_EVERY: Final = 100 * MILLISECOND
 """The least time between two messages about the progress of one call, but for the last one, in ns."""
 
@@ -132,6 +161,8 @@ class Worker:
         self._last_run = 0
         self._generators: dict[str, None] = {}
         """The functions that are generators."""
+        self._consumers: dict[str, ItemsParameter] = {}
+        """The functions that take items one by one, with the parameter."""
         self._generated: dict[RunId, _Generated] = {}
         self._timers = Timers() if timers is None else timers
         self._reports: dict[RunId, Report | None] = {}
@@ -140,12 +171,23 @@ class Worker:
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def concurrency(
-        self, function: str, slots: int, now: int, *, queue: int = 0, generator: bool = False
+        self,
+        function: str,
+        slots: int,
+        now: int,
+        *,
+        queue: int = 0,
+        generator: bool = False,
+        consumes: ItemsParameter | None = None,
     ) -> list[RequestOutput]:
         """Run at most `slots` bodies of `function` at once from now on, and queue at most `queue` (0: `slots`) calls.
 
-        `generator`: they produce items. Running and queued ones go on.
+        `generator`: they produce items; `consumes`: the parameter by which they take items. Running and queued ones go
+        on.
         """
+        self._consumers.pop(function, None)
+        if consumes is not None:
+            self._consumers[function] = consumes
         if generator:
             self._generators[function] = None
         else:
@@ -170,13 +212,15 @@ class Worker:
         idempotent: Sequence[str] = (),
         progress: bool = False,
         streams: Sequence[str] = (),
+        iterates: Mapping[str, str] = _NO_INPUTS,
         deadline: int,
         now: int,
     ) -> list[RequestOutput]:
         """Run or refuse each of `calls`, which are for `client`.
 
         The sender takes those named in `idempotent` for that. `progress`: it wants to know how far they are. `streams`:
-        it wants the items of these one by one. Everything is checked again here, as its view may be old.
+        it wants the items of these one by one. `iterates`: these take the items of a dependency one by one, which come
+        by `input_received`. Everything is checked again here, as its view may be old.
         """
         jobs = self._dispatches.setdefault((link, number), {})
         self._by_link.setdefault(link, {})[number] = None
@@ -189,6 +233,8 @@ class Worker:
             job.assumed_idempotent = call.name in assumed
             job.progress = progress
             job.streamed = call.name in streams
+            if iterates and call.name in iterates:
+                job.input = _Input(iterates[call.name])
             job.memory = (
                 sum([sizes[dependency] for dependency in call.dependencies if dependency in sizes]) if sizes else 0
             )
@@ -291,6 +337,50 @@ class Worker:
         generated.demand += more
         return [Demand(job.run, more)]
 
+    def input_received(self, link: LinkId, message: InputItems) -> list[RequestOutput]:
+        """Pass items on to the body that takes them, or keep them until it starts.
+
+        A call that gets more than it may is stopped.
+        """
+        job = self._dispatches.get((link, message.id), {}).get(message.call)
+        if job is None or job.input is None or job.cancelled is not None:
+            return []
+        came, unused = job.input, job.input.unused + len(message.values)
+        if came.last or unused > ITEM_WINDOW:
+            return self._stop(job, _invalid(job.call, f"gets more items than the {ITEM_WINDOW} that it may have"))
+        came.unused = unused
+        came.waiting += message.values
+        came.last = message.last
+        return [] if job.run is None else self._feed(job, came)
+
+    def took(self, run: RunId, items: int) -> list[RequestOutput]:
+        """Let the generator of a call produce as many items as its function has taken.
+
+        Raises LocalProtocolError for a run that does not run or takes no items, and for more items than it has;
+        nothing has changed then.
+        """
+        job = self._require(run)
+        if job.input is None:
+            raise LocalProtocolError(f"run {run} is of {job.call.function!r}, which has no items to take")
+        if not 0 <= items <= job.input.unused:
+            raise LocalProtocolError(f"run {run} has {job.input.unused} items, and cannot take {items}")
+        job.input.unused -= items
+        if job.cancelled is not None or not items:
+            return []
+        return [SendUpdate(job.link, InputTaken(job.request, job.call.name, items))]
+
+    def _feed(self, job: Job, came: _Input) -> list[RequestOutput]:
+        """Give a running body the items that came for it."""
+        assert job.run is not None
+        encoded, came.waiting = came.waiting, []
+        items: list[Any] = []
+        for item in encoded:
+            try:
+                items.append(self._codec.decode(item))
+            except BaseException as error:  # MalformedValue, or what a registered type raises past the codec
+                return self._stop(job, _invalid(job.call, f"got an item that cannot be read: {exception_text(error)}"))
+        return [Feed(job.run, items, came.last)] if items or came.last else []
+
     def item_too_long(self, link: LinkId, items: Items, fault: Fault) -> list[RequestOutput]:
         """Stop a generator with an item that is longer than a message may be."""
         job = self._dispatches.get((link, items.id), {}).get(items.call)
@@ -354,6 +444,7 @@ class Worker:
         self._slots.pop(function, None)
         self._queue_limits.pop(function, None)
         self._generators.pop(function, None)
+        self._consumers.pop(function, None)
         self._paces.pop(function, None)
         self._waiters.pop(function, None)
         self._promised.pop(function, None)
@@ -504,7 +595,8 @@ class Worker:
         if function in self._generators:
             self._generated[run] = _Generated()
             demand = ITEM_WINDOW
-        return Run(run, function, arguments[0], arguments[1], job.deadline, job.progress, demand)
+        fed = job.input is not None
+        return Run(run, function, arguments[0], arguments[1], job.deadline, job.progress, demand, fed)
 
     def _arguments(self, job: Job) -> tuple[list[Any], dict[str, Any]] | Fault:
         """Return the arguments of a call with its references replaced.
@@ -516,6 +608,10 @@ class Worker:
             inputs = {
                 dependency: job.inputs[dependency] for dependency in call.dependencies if dependency in job.inputs
             }
+            if job.input is not None:
+                if (refusal := self._not_consumable(job, job.input)) is not None:
+                    return refusal
+                inputs[job.input.source] = _NONE
             limits = self._limits
             decoded = (
                 expand(self._codec, call.args, inputs, size=limits.expansion, elements=limits.expansion_elements)
@@ -542,6 +638,13 @@ class Worker:
         if not isinstance(args, list) or not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
             return _invalid(call, "has arguments that are not [[positional, ...], {keyword: value}]")
         return args, kwargs
+
+    def _not_consumable(self, job: Job, came: _Input) -> Fault | None:
+        """Return why a call cannot take items one by one: its function, or its arguments, have changed."""
+        parameter = self._consumers.get(job.call.function)
+        if parameter is not None and is_whole_argument(job.call.args, parameter, came.source):
+            return None
+        return faults.takes_no_items(job.call, self._shown())
 
     def _row(self, job: Job, outcome: Outcome, now: int) -> Done | Failed:
         name, waited, ran = job.call.name, job.started - job.accepted, now - job.started
@@ -570,10 +673,9 @@ class Worker:
         if job.streamed:
             return Done(name, b"", waited, ran)
         try:
-            return Done(name, self._codec.join(generated.collected, generated.count), waited, ran)
+            return Done(name, join_items(generated.collected, generated.count), waited, ran)
         except ValueTooLarge as error:
-            text = f"the list of the items of call {name!r} is over a limit: {error}"
-            return Failed(name, Fault(ErrorCode.LIMIT_EXCEEDED, text, error.details), False, waited, ran)
+            return Failed(name, faults.list_too_large(name, error), False, waited, ran)
 
     def _failure(self, call: Call, outcome: Raised) -> Fault:
         kind, message = sendable(outcome.kind, FAILURE_SUMMARY), sendable(outcome.message, FAILURE_TEXT)
@@ -624,6 +726,8 @@ class Worker:
                 actions.append(self._end(job, Failed(job.call.name, late, refused=True, waited=now - job.accepted)))
             else:
                 actions.append(self._start(job, now))
+                if job.input is not None and job.run is not None:
+                    actions += self._feed(job, job.input)
         if queue is not None and not queue:
             self._drop_queue(function)
         else:
@@ -647,6 +751,8 @@ class Worker:
         return CallFinished(job.link, job.request, row, last=not jobs)
 
 
+_NONE: Final = b"\xc0"
+"""None, encoded: what stands in the arguments for an iterator."""
 _ELEMENT: Final = 64
 """The approximate bytes of an element of a decoded value beside its text."""
 _FEW: Final = 4096

@@ -135,6 +135,22 @@ def references(data: bytes) -> dict[Ref, int]:
     return uses
 
 
+def outline(args: bytes) -> tuple[list[object], dict[str, object]]:
+    """Return the positional and the named arguments of a call: references as `Ref`, other extensions as None.
+
+    Raises whatever msgpack raises for invalid bytes, ValueError for bytes of another form.
+    """
+
+    def hook(code: int, payload: bytes) -> Ref | None:
+        return read_reference(code, payload) if code in _REFS else None
+
+    decoded: Any = unpack(args, len(args), hook, object_pairs_hook=list)
+    given, named = decoded
+    if not isinstance(given, list) or not isinstance(named, list):
+        raise ValueError("these are no arguments")
+    return given, {key: value for key, value in named if isinstance(key, str)}
+
+
 def _marks_only(code: int, payload: bytes) -> ArrayMarker | None:
     return _MARKED if code == MARK else None
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mpreg_proto.wire.decode import MalformedValue, count, malformed, references
+from mpreg_proto.wire.decode import MalformedValue, count, malformed, outline, references
+from mpreg_proto.wire.messages import ItemsParameter
 from mpreg_proto.wire.references import Ref, resolve
 from mpreg_proto.wire.value_limits import ValueTooLarge
 from mpreg_proto.wire.values import ValueCodec
@@ -27,6 +28,18 @@ def expand(codec: ValueCodec, args: bytes, inputs: Mapping[str, bytes], *, size:
     except Exception as error:
         raise malformed(error, len(args)) from error
     return codec.decode(args, inputs=_Inputs(codec, inputs, uses).counted(size, elements))
+
+
+def is_whole_argument(args: bytes, parameter: ItemsParameter, name: str) -> bool:
+    """Return whether `args` refer to `name` once, and that reference is the whole argument of `parameter`."""
+    try:
+        if sum(times for ref, times in references(args).items() if ref.name == name) != 1:
+            return False
+        given, named = outline(args)
+        argument = given[parameter.place] if 0 <= parameter.place < len(given) else named.get(parameter.name)
+        return argument == Ref(name)
+    except Exception:  # they cannot be read, and their worker will say so
+        return False
 
 
 class _Inputs:

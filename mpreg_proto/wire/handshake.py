@@ -22,6 +22,8 @@ class Feature(enum.StrEnum):
     """`Request.again`: the receiver checks whether a request may be repeated."""
     DRAIN = "drain"
     """`Drain` and `DrainReply`."""
+    ITERATORS = "iterators"
+    """`Request.iterates`, `InputItems` and `InputTaken`: a call takes items while their generator runs."""
 
 
 FEATURES: tuple[str, ...] = tuple(sorted(feature.value for feature in Feature))

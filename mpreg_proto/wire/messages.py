@@ -89,6 +89,14 @@ class GoodbyeReason(enum.StrEnum):
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
+class ItemsParameter(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The parameter of a function that takes the items of a generator one by one."""
+
+    name: str
+    place: int = -1
+    """Its place among the positional arguments of a caller, from 0; -1 if it is passed by name alone."""
+
+
 class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A call of a function. `args` is MessagePack of `[[positional, ...], {keyword: value}]` with `Ref` extensions.
 
@@ -146,6 +154,9 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     streams: tuple[str, ...] = ()
     """Calls of generators whose items come back one by one, as `Items`, if nothing depends on them. Their `Done` then
     has an empty `value`. Any other call has its whole result there."""
+    iterates: dict[str, str] = {}
+    """Calls of `here` that take the items of a dependency one by one, as `InputItems`, and that dependency, which is
+    not in `inputs`. Only sent to a peer with the feature."""
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -232,6 +243,27 @@ class Items(msgspec.Struct, array_like=True, frozen=True, tag=33, gc=False):
 
 class ItemsTaken(msgspec.Struct, array_like=True, frozen=True, tag=34, gc=False):
     """The receiver of `Items` has used so many more of them: as many new ones may come."""
+
+    id: int
+    call: str
+    count: int
+
+
+class InputItems(msgspec.Struct, array_like=True, frozen=True, tag=35, gc=False):
+    """The next items for a call in `iterates`, in order, from the node that dispatched it. Only sent with the feature.
+
+    At most 16 of them are unused at a time: more follow after an `InputTaken`.
+    """
+
+    id: int
+    call: str
+    values: tuple[bytes, ...]
+    last: bool = False
+    """True if no more come: their generator has ended."""
+
+
+class InputTaken(msgspec.Struct, array_like=True, frozen=True, tag=36, gc=False):
+    """The function of a call in `iterates` has taken so many more items. Only sent with the feature."""
 
     id: int
     call: str
@@ -449,6 +481,8 @@ Message = (
     | CallProgress
     | Items
     | ItemsTaken
+    | InputItems
+    | InputTaken
     | Credit
     | Explain
     | Explanation

@@ -65,6 +65,7 @@ __all__ = [
     "UnsendableValue",
     "ValueCodec",
     "ValueTooLarge",
+    "join_items",
 ]
 
 _TAKEN: Final = CONTAINERS | {type(None), bool, int, float, str, bytes, bytearray, memoryview, ExtType}
@@ -80,6 +81,20 @@ _TUPLE, _SET, _FROZENSET = _mark(ext.TUPLE), _mark(ext.SET), _mark(ext.FROZENSET
 def _only(items: list[Any]) -> tuple[Any]:
     (value,) = items
     return (value,)
+
+
+def join_items(items: bytes | bytearray, count: int) -> bytes:
+    """Return the bytes of a list of `count` values, from the bytes of each one after the other.
+
+    Raises ValueTooLarge if the list is over a limit, although each of its values is within all limits.
+    """
+    if count > MAX_ARRAY:
+        raise ValueTooLarge("array entries", MAX_ARRAY, count)
+    data: bytes = Packer().pack_array_header(count) + items
+    if not is_flat(data, len(data)):
+        refuse_oversized_headers(data, len(data))
+        measure_bytes(data, len(data))
+    return data
 
 
 class ValueCodec:
@@ -182,19 +197,6 @@ class ValueCodec:
             whole = False
         if not whole:
             raise RuntimeError("it changed while it was encoded; send a copy")
-        return data
-
-    def join(self, items: bytes | bytearray, count: int) -> bytes:
-        """Return the bytes of a list of `count` values, from the bytes of each one after the other.
-
-        Raises ValueTooLarge if the list is over a limit, although each of its values is within all limits.
-        """
-        if count > MAX_ARRAY:
-            raise ValueTooLarge("array entries", MAX_ARRAY, count)
-        data: bytes = Packer().pack_array_header(count) + items
-        if not is_flat(data, len(data)):
-            refuse_oversized_headers(data, len(data))
-            measure_bytes(data, len(data))
         return data
 
     def decode(self, data: bytes | bytearray | memoryview, *, inputs: Mapping[str, object] | None = None) -> object:

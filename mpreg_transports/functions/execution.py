@@ -32,6 +32,7 @@ from mpreg_transports.functions.generators import (
     is_async_generator,
     is_generator,
 )
+from mpreg_transports.functions.iterators import ItemIterator, items_parameter, with_iterator
 from mpreg_transports.functions.pools import ExecutorSource, Pool, PoolRun
 from mpreg_transports.functions.progress import SILENT, Injected, Progress, injected_parameter
 from mpreg_transports.functions.threads import Threads, get_call_soon_threadsafe, worker_threads
@@ -88,7 +89,7 @@ class ThreadRun:
 class Function:
     """One registered function: its description in the cluster (`spec`) and the way to call it."""
 
-    __slots__ = ("_default_concurrency", "call", "for_processes", "mode", "pool", "progress", "spec")
+    __slots__ = ("_default_concurrency", "_plain", "call", "for_processes", "mode", "pool", "progress", "spec")
 
     def __init__(
         self,
@@ -112,6 +113,8 @@ class Function:
         Generators and functions that report progress stay in threads, as processes send one result.
         """
         self._default_concurrency = default_concurrency
+        self._plain = progress is None and spec.consumes is None
+        """True if a body gets the arguments as its caller passed them."""
 
     def move(self, pool: Pool | None, processes: int) -> None:
         """Run it in the pool with these processes of the node, or in threads (None). Only if `for_processes`."""
@@ -120,9 +123,19 @@ class Function:
         if self._default_concurrency:
             self.spec = replace(self.spec, concurrency=THREAD_CONCURRENCY if pool is None else processes)
 
-    def arguments(self, run: Run, reporter: Progress = SILENT) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments of a body. Raises TypeError if its caller has passed the reporter's parameter."""
-        return (run.args, run.kwargs) if self.progress is None else self.progress.add(reporter, run.args, run.kwargs)
+    def arguments(
+        self, run: Run, reporter: Progress = SILENT, iterator: ItemIterator | None = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments of a body; `iterator` is for a `fed` run.
+
+        Raises TypeError if its caller has passed the reporter's parameter, or no list for that of an iterator.
+        """
+        args, kwargs = run.args, run.kwargs
+        if self._plain:
+            return args, kwargs
+        if self.spec.consumes is not None:
+            args, kwargs = with_iterator(self.spec.consumes, args, kwargs, iterator)
+        return (args, kwargs) if self.progress is None else self.progress.add(reporter, args, kwargs)
 
     def run_inline(self, run: Run, runtime: Runtime, reporter: Progress = SILENT) -> Outcome:
         """Call the function at once, in the calling thread."""
@@ -141,10 +154,11 @@ class Function:
         *,
         on_start: Callable[[], None],
         reporter: Progress = SILENT,
+        iterator: ItemIterator | None = None,
     ) -> GeneratorRun | NotStarted | Raised:
         """Start a generator: `deliver` takes its items and `done` its outcome, as in `start`. Or return the outcome."""
         try:
-            args, kwargs = self.arguments(run, reporter)
+            args, kwargs = self.arguments(run, reporter, iterator)
         except TypeError as error:
             return Raised("TypeError", str(error))
         call = partial(self.call, *args, **kwargs)
@@ -168,6 +182,7 @@ class Function:
         *,
         on_start: Callable[[], None],
         reporter: Progress = SILENT,
+        iterator: ItemIterator | None = None,
     ) -> FunctionRun | NotStarted | Lost | Raised:
         """Start a body; `done` is called once with its outcome in the event loop's thread. Or return the outcome.
 
@@ -176,7 +191,7 @@ class Function:
         event.
         """
         try:
-            args, kwargs = self.arguments(run, reporter)
+            args, kwargs = self.arguments(run, reporter, iterator)
         except TypeError as error:
             return Raised("TypeError", str(error))
         if self.mode is ExecutionMode.EVENT_LOOP:
@@ -253,9 +268,11 @@ def function(
             f"{name}: an executor such as a process pool cannot pass on progress; leave out executor=, or the "
             f"parameter {progress.name!r}, which is annotated Progress"
         )
+    in_loop = is_async or is_async_generator(call)
+    consumes = items_parameter(name, call, progress=progress, is_async=in_loop)
     mode = ExecutionMode.THREAD
     default_concurrency = concurrency is None
-    if is_async or is_async_generator(call):
+    if in_loop:
         mode = ExecutionMode.EVENT_LOOP
     elif inline:
         mode = ExecutionMode.INLINE
@@ -283,6 +300,7 @@ def function(
         concurrency=concurrency,
         queue=queue or 0,
         inline=inline,
+        consumes=consumes,
     )
     return Function(call, spec, mode=mode, pool=pool, progress=progress, default_concurrency=default_concurrency)
 

@@ -123,7 +123,7 @@ def injected_parameter(name: str, call: Callable[..., Any]) -> Injected | None:
 
     Raises ValueError if there are two, or if it takes many arguments.
     """
-    found = [one for one in _parameters(call) if _is_progress(one[1].annotation)]
+    found = [one for one in parameters_of(call) if _is_progress(one[1].annotation)]
     if not found:
         return None
     if len(found) > 1:
@@ -141,7 +141,7 @@ def _is_progress(annotation: object) -> bool:
     return annotation is Progress
 
 
-def _parameters(call: Callable[..., Any]) -> list[tuple[int, inspect.Parameter]]:
+def parameters_of(call: Callable[..., Any]) -> list[tuple[int, inspect.Parameter]]:
     """Return the parameters of `call`, each with its place, with annotations evaluated where that is possible."""
     try:
         try:

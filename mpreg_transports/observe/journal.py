@@ -27,6 +27,7 @@ from mpreg_proto.describe import exception_text, sendable
 from mpreg_proto.effects import (
     FAILURE_TEXT,
     Effect,
+    Feed,
     Framing,
     Lost,
     Notify,
@@ -60,8 +61,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _CHECKPOINT_EVERY = 256
 """The inputs between two checkpoints of the hash."""
 _INPUTS = frozenset(
-    "link_opened receive handle link_closed dial_failed progress backlog finished yielded reported wake submit cancel "
-    "offer withdraw set_resources advertise leave".split()
+    "link_opened receive handle link_closed dial_failed progress backlog finished yielded took reported wake submit "
+    "cancel offer withdraw set_resources advertise leave".split()
 )
 """The names of records, beside "drain" and "entropy"."""
 
@@ -107,6 +108,8 @@ class EffectHash:
                         self._hash.update(chunk)
                 case Run():
                     self._hash.update(f"run {effect.run} {effect.function} {effect.deadline}".encode())
+                case Feed(run, items, last):
+                    self._hash.update(f"feed {run} {len(items)} {last}".encode())
                 case Notify(notice):
                     self._hash.update(f"notify {type(notice).__name__}".encode())
                 case _:

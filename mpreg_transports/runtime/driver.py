@@ -20,6 +20,7 @@ from mpreg_proto.effects import (
     Demand,
     Dial,
     Effect,
+    Feed,
     Framing,
     HangUp,
     KeepAlive,
@@ -41,6 +42,7 @@ from mpreg_proto.notices import Notice
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
 from mpreg_transports.functions.generators import GeneratorTask, GeneratorThread
+from mpreg_transports.functions.iterators import ItemIterator
 from mpreg_transports.functions.pools import Pool
 from mpreg_transports.functions.progress import SILENT, RunReporter
 from mpreg_transports.links.base import Link, LinkEnded
@@ -68,7 +70,7 @@ _GENERATORS = (GeneratorTask, GeneratorThread)
 class _FunctionRunState:
     """The state of one running body."""
 
-    __slots__ = ("began", "body", "clock", "function", "reporter")
+    __slots__ = ("began", "body", "clock", "function", "iterator", "reporter", "taken")
 
     def __init__(self, function: Function, clock: Clock) -> None:
         self.function = function
@@ -78,6 +80,10 @@ class _FunctionRunState:
         """Set once the body has been started."""
         self.reporter: RunReporter | None = None
         """The progress reporter of the body, if its caller wants the progress."""
+        self.iterator: ItemIterator | None = None
+        """The iterator of a `fed` body."""
+        self.taken = 0
+        """The items that the body has taken from it, and the node does not know of."""
 
     def begin(self) -> None:
         """Record the time at which its task begins."""
@@ -110,6 +116,8 @@ class Driver:
         self._ended_runs: list[tuple[RunId, Outcome | list[Any], int]] = []
         """The outcomes of bodies that have ended, and when, and the items of generators; `_process_outcomes` takes all
         of one turn of the loop."""
+        self._taking: list[RunId] = []
+        """The runs that have taken items since the last turn of the loop."""
         self._outcomes = anyio.Event()
         """Set while an outcome waits. On asyncio also after coroutines were started: many end in their first step."""
         self._coroutines_started = False
@@ -208,6 +216,9 @@ class Driver:
             case Demand(run, items):
                 if (running := self._running.get(run)) is not None and isinstance(running.body, _GENERATORS):
                     running.body.demand(items)
+            case Feed(run, items, last):
+                if (running := self._running.get(run)) is not None and running.iterator is not None:
+                    running.iterator.feed(items, last)
             case _:
                 assert_never(effect)
 
@@ -332,7 +343,7 @@ class Driver:
         function = self._functions.get(run.function)
         runtime = self._runtime
         assert runtime is not None, "effects are carried out once run() is running"
-        if function is None or function.spec.streaming != bool(run.demand):
+        if function is None or function.spec.streaming != bool(run.demand) or (run.fed and not function.spec.consumes):
             self.node.finished(run.run, NotStarted("it was withdrawn just now"), now=self._clock())
         elif self._stopped:  # a queued body, whose turn came as a cancelled one ended: nothing would end it
             self.node.finished(run.run, NotStarted("the node has ended"), now=self._clock())
@@ -350,6 +361,8 @@ class Driver:
         else:
             running = self._running[run.run] = _FunctionRunState(function, self._clock)
             running.reporter = self._reporter(run, function, partial(self._reports_waiting, run.run))
+            if run.fed:
+                running.iterator = ItemIterator(last=False, took=partial(self._record_taken, run.run))
             body = self._start(run, function, running)
             if isinstance(body, (NotStarted, Lost, Raised)):
                 self._body_ended(run.run, body, self._clock())
@@ -366,9 +379,17 @@ class Driver:
         if run.demand:
             deliver = partial(self._record_items, run.run)
             return function.start_generator(
-                run, self._runtime, deliver, done, on_start=running.begin, reporter=reporter
+                run,
+                self._runtime,
+                deliver,
+                done,
+                on_start=running.begin,
+                reporter=reporter,
+                iterator=running.iterator,
             )
-        return function.start(run, self._runtime, done, on_start=running.begin, reporter=reporter)
+        return function.start(
+            run, self._runtime, done, on_start=running.begin, reporter=reporter, iterator=running.iterator
+        )
 
     def _reporter(self, run: Run, function: Function, notify: Callable[[], None]) -> RunReporter | None:
         """Return a reporter for a body that has one and whose caller wants its progress, or None."""
@@ -414,6 +435,16 @@ class Driver:
         self._ended_runs.append((run, items, 0))
         self._outcomes.set()
 
+    def _record_taken(self, run: RunId) -> None:
+        """Record that a body has taken an item. Called in a task of the body."""
+        running = self._running.get(run)
+        if running is None or self._stopped:
+            return
+        if not running.taken:
+            self._taking.append(run)
+            self._outcomes.set()
+        running.taken += 1
+
     async def _process_outcomes(self) -> None:
         """Process the outcomes of each turn of the event loop together: one flush, and one write per link."""
         while True:
@@ -423,9 +454,18 @@ class Driver:
 
     def _process_ended_runs(self) -> None:
         ended, self._ended_runs = self._ended_runs, []
+        taking, self._taking = self._taking, []
+        for run in taking:  # before these bodies end
+            self._report_taken(run)
         if ended:
             self._context.run(self._report_ended_runs, ended)
+        if ended or taking:
             self.flush()
+
+    def _report_taken(self, run: RunId) -> None:
+        if (running := self._running.get(run)) is not None:
+            items, running.taken = running.taken, 0
+            self.node.took(run, items, now=self._clock())
 
     def _report_ended_runs(self, ended: list[tuple[RunId, Outcome | list[Any], int]]) -> None:
         for run, outcome, at in ended:
@@ -439,6 +479,8 @@ class Driver:
         if running is None:
             return
         function = running.function
+        if running.iterator is not None:
+            running.iterator.close()
         if function.pool is not None and function.pool.closed_reason:
             self._withdraw(function.pool)
         if running.reporter is not None:

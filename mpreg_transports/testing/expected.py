@@ -20,7 +20,7 @@ from mpreg_proto.wire.values import MalformedValue, Ref, ValueCodec
 from mpreg_transports.graph import Graph, describe_call
 from mpreg_transports.testing.equality import same
 from mpreg_transports.testing.invariants.oracles import refusal_on_arrival, substituted
-from mpreg_transports.testing.invariants.sequential import returned
+from mpreg_transports.testing.invariants.sequential import result_of, takes_items
 from mpreg_transports.testing.simulation.calls import SimCall
 from mpreg_transports.testing.simulation.functions import offered_functions
 from mpreg_transports.testing.simulation.hosts import Spec
@@ -274,9 +274,9 @@ def _end(
         if not request.wait:  # it fails before anything runs, perhaps after a dependency of it has failed so
             codes.add(ErrorCode.COMMAND_NOT_FOUND)
         return _failed(placement, *codes)
-    if values is None:
-        return _failed(placement, ErrorCode.CANCELLED)
     functions = {offered_functions(cluster[name].functions)[call.function].call for name in placement.nodes}
+    if values is None:  # one that takes items may end before their generator fails
+        return None if any(map(takes_items, functions)) else _failed(placement, ErrorCode.CANCELLED)
     if len(functions) > 1:
         return None
     return _outcome(call, placement, functions.pop(), values, codec)
@@ -298,7 +298,7 @@ def _outcome(
     except LookupError:
         return _failed(placement, ErrorCode.UNRESOLVED_REFERENCE)
     try:
-        value = codec.decode(codec.encode(returned(function(*args, **kwargs))))
+        value = codec.decode(codec.encode(result_of(function, args, kwargs)))
     except Exception:  # a function may raise anything, and what it returns may be impossible to send
         return _failed(placement, ErrorCode.EXECUTION_FAILED)
     return ExpectedCall(placement, True, value=value)

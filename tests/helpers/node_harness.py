@@ -27,6 +27,7 @@ from mpreg_proto.effects import (
     Cancel,
     Demand,
     Dial,
+    Feed,
     Framing,
     HangUp,
     Notify,
@@ -204,6 +205,8 @@ class NodeHarness:
         self.cancelled: list[RunId] = []
         self.demanded: dict[RunId, int] = {}
         """The items that generators may produce beyond the first ones."""
+        self.fed: dict[RunId, list[Feed]] = {}
+        """The items for the iterators of bodies."""
         self.notices: list[Notice] = []
         self.dials: list[Address] = []
         self._entropy = Rng(seed).child("entropy")
@@ -288,6 +291,11 @@ class NodeHarness:
         self.node.yielded(run.run, items, now=self.now)
         self.flush()
 
+    def take(self, run: Run, items: int) -> None:
+        """Let a body take items of its iterator."""
+        self.node.took(run.run, items, now=self.now)
+        self.flush()
+
     def report(self, run: Run, report: Report) -> None:
         """Let a body report its progress."""
         self.node.reported(run.run, report, now=self.now)
@@ -319,6 +327,8 @@ class NodeHarness:
                     self.cancelled.append(run)
                 case Demand(run, items):
                     self.demanded[run] = self.demanded.get(run, 0) + items
+                case Feed(run):
+                    self.fed.setdefault(run, []).append(effect)
                 case Notify(notice):
                     self.notices.append(notice)
                 case Dial(address):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import msgspec
 import pytest
 
 from mpreg_proto.errors import DeadlineExceeded, OutcomeUnknown
@@ -190,4 +191,114 @@ def test_no_progress_without_a_client_that_wants_it() -> None:
     call = ask(sim, "count", 100)
     assert sim.run(until=call.done, limit=60)
     assert call.progress == []
+    sim.settle()
+
+
+# -- items that another call takes one by one -------------------------------------------------------------------------
+
+
+async def total(rows: AsyncIterator[int]) -> int:
+    found = 0
+    async for row in rows:
+        found += row
+    return found
+
+
+async def slow_total(rows: AsyncIterator[int]) -> int:
+    await sleep(1)
+    found = 0
+    async for row in rows:
+        await sleep(0.1)
+        found += row
+    return found
+
+
+TAKERS = {"total": Fn(total, idempotent=True), "slow": Fn(slow_total, idempotent=True)}
+
+
+def takers() -> Simulation:
+    """Return a cluster of `front`, a `maker` with the generators, and two takers."""
+    nodes = {"front": Spec(), "maker": Spec(functions=FUNCTIONS)}
+    nodes |= {f"taker-{number}": Spec(functions=TAKERS) for number in range(2)}
+    sim = Simulation(seed=5, nodes=nodes, watchers=invariants())
+    sim.run(5)
+    return sim
+
+
+def ask_both(sim: Simulation, function: str, items: int, *, generator: str = "ponder") -> SimCall:
+    graph = Graph()
+    graph.call(function, graph.call(generator, items))
+    return sim.submit("front", graph.request(timeout=60 * SECOND))
+
+
+def taken(sim: Simulation) -> list[str]:
+    """Return the takers with a body that runs."""
+    return [name for name in running(sim) if name.startswith("taker")]
+
+
+def test_items_of_one_node_taken_on_another() -> None:
+    sim = takers()
+    call = ask_both(sim, "slow", 60)
+    assert sim.run(until=lambda: bool(taken(sim)), limit=5)
+    sim.run(0.9)
+    (body,) = sim.nodes["maker"].running.values()
+    assert (len(body.produced), body.idle) == (16, True), "the call has started, and has taken nothing"
+    assert sim.run(until=call.done, limit=30)
+    assert call.values["slow"] == sum(range(60))
+    sim.settle()
+
+
+def test_call_lost_before_it_has_taken_an_item_gets_all_of_them_elsewhere() -> None:
+    sim = takers()
+    call = ask_both(sim, "slow", 60)
+    assert sim.run(until=lambda: bool(taken(sim)), limit=5)
+    (lost,) = taken(sim)
+    sim.crash(lost)
+    assert sim.run(until=call.done, limit=30)
+    assert call.values["slow"] == sum(range(60))
+    sim.restart(lost)
+    sim.settle()
+
+
+@pytest.mark.parametrize("which", ["taker", "maker"])
+def test_node_lost_after_items_were_taken(which: str) -> None:
+    sim = takers()
+    call = ask_both(sim, "slow", 600, generator="count")
+    assert sim.run(until=lambda: bool(taken(sim)), limit=5)
+    sim.run(2)
+    lost = taken(sim)[0] if which == "taker" else "maker"
+    sim.crash(lost)
+    assert sim.run(until=call.done, limit=30)
+    assert isinstance(call.error, OutcomeUnknown)
+    assert call.error.details["call"] == ("slow" if which == "taker" else "count")
+    sim.restart(lost)
+    sim.run(5)
+    assert running(sim) == []
+    sim.settle()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_items_over_a_relay(old: bool) -> None:
+    """An old relay could not pass the items on, so the call gets the list."""
+    peers = ("relay",)
+    sim = Simulation(
+        seed=3,
+        nodes={
+            "relay": Spec(),
+            "front": Spec(peers=peers, functions=FUNCTIONS),
+            "back": Spec(peers=peers, functions=TAKERS),
+        },
+        watchers=invariants(),
+    )
+    if old:
+        links = sim.nodes["relay"].node.links
+        usual = links._hello
+        links._hello = lambda: msgspec.structs.replace(usual(), features=("again", "drain"))
+    sim.partition({"front"}, {"back"})
+    sim.run(5)
+    call = ask_both(sim, "total", 60)
+    passed = sim.run(until=lambda: any(body.run.fed for body in sim.nodes["back"].running.values()), limit=2)
+    assert passed is not old
+    assert sim.run(until=call.done, limit=50)
+    assert call.values["total"] == sum(range(60))
     sim.settle()

@@ -39,7 +39,7 @@ from mpreg_transports.testing.invariants.rings import RingObservers
 from mpreg_transports.testing.invariants.routes import DispatchRoute
 from mpreg_transports.testing.invariants.sequential import Pure
 from mpreg_transports.testing.invariants.slow_peers import NoLostCalls, SlowPeerTolerance
-from mpreg_transports.testing.invariants.streams import CallProgressReports, StreamedItems
+from mpreg_transports.testing.invariants.streams import CallProgressReports, ConsumedItems, StreamedItems
 from mpreg_transports.testing.invariants.suspicion import RingConnectivity, SuspicionAccuracy
 from mpreg_transports.testing.invariants.tables import TableConsistency
 from mpreg_transports.testing.invariants.waiting import PendingWait
@@ -120,6 +120,7 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         FailureDetection(),
         ClientCredit(),
         StreamedItems(),
+        ConsumedItems(),
         CallProgressReports(),
         TableConsistency(),
         # Callers that are no native clients.

@@ -6,7 +6,7 @@ call (`CallKey`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpreg_proto.effects import Outcome, Returned, Run
 from mpreg_proto.ids import LinkId, MemberId, show
@@ -15,7 +15,7 @@ from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.messages import Call, Done, Failed, Message, Request, Result
 from mpreg_proto.wire.values import UnsendableValue
 from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
-from mpreg_transports.testing.simulation.calls import SimCall
+from mpreg_transports.testing.simulation.calls import CallKey, SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
 from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_call
@@ -24,7 +24,6 @@ from mpreg_transports.values import default_codec
 
 if TYPE_CHECKING:
     from mpreg_proto.client import Reply
-    from mpreg_transports.testing.simulation.calls import CallKey
     from mpreg_transports.testing.simulation.hosts import World
 
 RequestKey = tuple[str, int, int]
@@ -34,6 +33,12 @@ RequestKey = tuple[str, int, int]
 def request_of(key: CallKey) -> RequestKey:
     """Return the key of the request that a call belongs to."""
     return key.host, key.life, key.request
+
+
+def source_of(host: NodeHost, run: Run) -> str | None:
+    """Return the call whose items a body takes one by one, or None."""
+    job = host.node.worker.job(run.run)
+    return None if job is None or job.input is None else job.input.source
 
 
 class _Graph:
@@ -60,6 +65,8 @@ class DependencyOrder(Watcher):
     def begin(self, sim: World) -> None:
         self._sim = sim
         self._graphs: dict[RequestKey, _Graph] = {}
+        self._produced: dict[CallKey, None] = {}
+        """The calls of generators that have produced an item."""
         self._names: dict[int, dict[str, None]] = {}
         """The calls that a client has received a result for, by the label of the request."""
 
@@ -72,7 +79,11 @@ class DependencyOrder(Watcher):
             graph = self._graphs[request_of(key)] = _Graph(execution.request.calls)
         if key.call in graph.bound:
             raise Violation(7, f"{stamp(host)} places {key.call!r} of request {key.request}, whose result is there")
+        taken = execution.fed.get(key.call)
         for need in graph.needs(key.call):
+            if taken is not None and taken.generator == need:
+                self._check_first_item(host, key, need, "places")
+                continue
             results = graph.results.get(need)
             if not results:
                 raise Violation(7, f"{stamp(host)} places {key.call!r}, and {need!r}, which it needs, has no result")
@@ -86,10 +97,20 @@ class DependencyOrder(Watcher):
 
     def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
         graph = self._graphs.get(request_of(key))
+        source = source_of(host, run)
         if graph is not None:
             for need in graph.needs(key.call):
-                if need not in graph.results:
+                if need == source:
+                    self._check_first_item(host, key, need, "runs")
+                elif need not in graph.results:
                     raise Violation(7, f"{stamp(host)} runs {key.call!r}, and {need!r}, which it needs, has no result")
+
+    def produced(self, host: NodeHost, key: CallKey, run: Run, items: list[Any]) -> None:
+        self._produced[key] = None
+
+    def _check_first_item(self, host: NodeHost, key: CallKey, need: str, does: str) -> None:
+        if CallKey(key.host, key.life, key.request, need) not in self._produced:
+            raise Violation(7, f"{stamp(host)} {does} {key.call!r}, and {need!r}, whose items it takes, has none")
 
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
         graph = self._graphs.get(request_of(key))

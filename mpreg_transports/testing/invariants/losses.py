@@ -13,7 +13,7 @@ from mpreg_proto.effects import Run
 from mpreg_proto.errors import ErrorCode, Fault
 from mpreg_proto.ids import LinkId
 from mpreg_proto.wire.dialects import BadRequest
-from mpreg_proto.wire.messages import Items, Message, Request, Result
+from mpreg_proto.wire.messages import InputTaken, Items, Message, Request, Result
 from mpreg_transports.testing.invariants.execution import RequestKey, request_of
 from mpreg_transports.testing.invariants.oracles import CatalogueReader, attempt_of
 from mpreg_transports.testing.invariants.replies import peer_of
@@ -48,10 +48,10 @@ class OutcomeCodes(Watcher):
     """Invariants 10 and 14: 1023 and `maybe_executed` mean that a call may have started, and 1024 that none has (10).
 
     A lost call of an idempotent function is started again, up to the limit of failovers (14), unless a part of its
-    items has been passed on.
+    items has been passed on, or it has taken items of a generator.
     """
 
-    message_types: ClassVar[tuple[type, ...]] = (Request, Result, Items)
+    message_types: ClassVar[tuple[type, ...]] = (Request, Result, Items, InputTaken)
 
     def begin(self, sim: World) -> None:
         self._sim = sim
@@ -64,7 +64,8 @@ class OutcomeCodes(Watcher):
         self._calls: dict[tuple[str, int, int], list[_SentDispatch]] = {}
         """The calls of each dispatch to another node, by host, life and number."""
         self._streamed: dict[CallKey, None] = {}
-        """The calls of generators whose coordinator has received items: they do not start again."""
+        """The calls whose coordinator has received items of them, and those that have taken some: they do not start
+        again."""
 
     def dispatched(self, host: NodeHost, key: CallKey, number: int) -> None:
         attempt = attempt_of(host.node.coordinator, number, key.call)
@@ -103,7 +104,7 @@ class OutcomeCodes(Watcher):
         if isinstance(message, Request) and message.again and isinstance(host, NodeHost):
             client = peer_of(host, link)
             self._again[client.host.name, client.life, message.id] = None
-        if isinstance(message, Items) and isinstance(host, NodeHost):
+        if isinstance(message, (Items, InputTaken)) and isinstance(host, NodeHost):
             key = self._sim.observers.keys.get((host.name, host.life, message.id, message.call))
             if key is not None:
                 self._streamed[key] = None
@@ -142,6 +143,7 @@ class OutcomeCodes(Watcher):
         for fault in (*(row.fault for row in result.failed), *(() if result.fault is None else (result.fault,))):
             sent = calls.get(str(fault.details.get("call")))
             streamed = CallKey(*request, str(fault.details.get("call"))) in self._streamed
+            streamed = streamed or "because" in fault.details
             if fault.code == ErrorCode.OUTCOME_UNKNOWN and sent is not None and not streamed:
                 self._lost(f"{name} {fault.code} {fault.message}", sent, request)
         fault = result.fault

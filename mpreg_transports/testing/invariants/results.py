@@ -13,7 +13,7 @@ from mpreg_proto.effects import Outcome, Raised, Returned, Run
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.wire.messages import Call, Done, Failed, Result
 from mpreg_proto.wire.values import UnsendableValue
-from mpreg_transports.testing.invariants.execution import RequestKey, request_of
+from mpreg_transports.testing.invariants.execution import RequestKey, request_of, source_of
 from mpreg_transports.testing.invariants.oracles import attempt_of, stamp
 from mpreg_transports.testing.invariants.sequential import Failure, KnownPure, Pure, arguments, evaluate
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
@@ -97,14 +97,16 @@ class SequentialEquivalence(OracleWatcher):
         call = placed.call
         if run.function != call.function:
             raise Violation(8, f"{stamp(host)} runs {run.function} for {call.name!r}, which calls {call.function}")
-        if any(value is None for value in placed.given.values()):  # released before it could be read
+        codec, inputs = default_codec(), placed.given
+        if (source := source_of(host, run)) is not None:  # its items come later, and None stands for them
+            inputs = {**inputs, source: codec.encode(None)}
+        if any(value is None for value in inputs.values()):  # released before it could be read
             return
-        codec = default_codec()
         given = codec.encode([run.args, run.kwargs])
         if not call.dependencies and given == call.args:  # exactly what the client wrote
             return
         try:
-            args, kwargs = arguments(call, placed.given, codec)
+            args, kwargs = arguments(call, inputs, codec)
         except (LookupError, TypeError):
             raise Violation(8, f"{stamp(host)} runs {call.name!r} though a path in it leads nowhere") from None
         if codec.encode([args, kwargs]) != given:

@@ -13,9 +13,10 @@ from inspect import isasyncgen, iscoroutine, isgenerator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from mpreg_proto.wire.messages import Call, Request
+from mpreg_proto.wire.messages import Call, ItemsParameter, Request
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.functions.execution import built_in
+from mpreg_transports.functions.iterators import items_parameter, with_iterator
 from mpreg_transports.functions.progress import SILENT, Injected, injected_parameter
 from mpreg_transports.functions.sleep import in_virtual_time, sleep
 from mpreg_transports.testing.invariants.oracles import substituted
@@ -130,7 +131,10 @@ def evaluate(request: Request, pure: Pure, codec: ValueCodec) -> dict[str, bytes
             elif calls[name].function not in pure or any(need in unknown for need in needs):
                 unknown[name] = None
             elif any(isinstance(results[need], Failure) for need in needs):
-                results[name] = Failure("")
+                if takes_items(pure[calls[name].function]):  # it may end before the generator fails
+                    unknown[name] = None
+                else:
+                    results[name] = Failure("")
             else:
                 given = {need: results.get(need, request.inputs.get(need)) for need in calls[name].dependencies}
                 results[name] = _apply(calls[name], pure[calls[name].function], given, codec)
@@ -155,16 +159,33 @@ def _apply(call: Call, function: Callable[..., Any], given: Mapping[str, Any], c
     except (LookupError, TypeError):
         return Failure("")
     try:
-        injected = _injected(function)
-        args, kwargs = (args, kwargs) if injected is None else injected.add(SILENT, args, kwargs)
-        return codec.encode(returned(function(*args, **kwargs)))
+        return codec.encode(result_of(function, args, kwargs))
     except Exception as error:  # a user's function may raise anything
         return Failure(type(error).__name__)
 
 
+def result_of(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Return the value of a call, with a silent reporter and an iterator over a list where the function has them.
+
+    Raises whatever the function raises.
+    """
+    injected, items = _special_parameters(function)
+    if items is not None:
+        args, kwargs = with_iterator(items, args, kwargs, None)
+    if injected is not None:
+        args, kwargs = injected.add(SILENT, args, kwargs)
+    return returned(function(*args, **kwargs))
+
+
+def takes_items(function: Callable[..., Any]) -> bool:
+    """Return whether a function takes the items of a generator one by one."""
+    return _special_parameters(function)[1] is not None
+
+
 @lru_cache(maxsize=1024)
-def _injected(function: Callable[..., Any]) -> Injected | None:
-    return injected_parameter("", function)
+def _special_parameters(function: Callable[..., Any]) -> tuple[Injected | None, ItemsParameter | None]:
+    injected = injected_parameter("", function)
+    return injected, items_parameter("", function, progress=injected, is_async=True)
 
 
 async def _all_items(generator: AsyncIterable[Any]) -> list[Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpreg_proto.effects import Outcome, Returned, Run
+from mpreg_proto.ids import RequestId
 from mpreg_proto.wire.messages import CallProgress, Items, Result
-from mpreg_transports.testing.invariants.execution import RequestKey, request_of
+from mpreg_transports.testing.invariants.execution import RequestKey, request_of, source_of
 from mpreg_transports.testing.invariants.oracles import stamp
 from mpreg_transports.testing.simulation.calls import CallKey, SimCall
 from mpreg_transports.testing.simulation.durations import SECOND
@@ -116,6 +117,73 @@ class StreamedItems(Watcher):
             if found:
                 call = self._calls[request] = found[0]
         return call
+
+
+class ConsumedItems(Watcher):
+    """A call that takes the items of a generator gets those of one body in order, none twice and none missing (8).
+
+    At most 16 wait for it (12), also before it starts: so it starts before the generator produces its 17th.
+    """
+
+    def begin(self, sim: World) -> None:
+        self._sim = sim
+        self._produced: dict[CallKey, dict[_BodyKey, list[bytes]]] = {}
+        """The items of each body of a generator whose items are sent one by one."""
+        self._taken: dict[CallKey, dict[_BodyKey, list[bytes]]] = {}
+        """The items that each body has taken, by the call of the generator."""
+        self._sources: dict[_BodyKey, CallKey] = {}
+        """The generator of each body that takes items."""
+
+    def started(self, host: NodeHost, key: CallKey, run: Run) -> None:
+        job = host.node.worker.job(run.run)
+        body = host.name, host.life, run.run
+        if run.demand and job is not None and job.streamed:
+            self._produced.setdefault(key, {})[body] = []
+        if (source := source_of(host, run)) is not None:
+            self._sources[body] = generator = CallKey(key.host, key.life, key.request, source)
+            self._taken.setdefault(generator, {})[body] = []
+
+    def produced(self, host: NodeHost, key: CallKey, run: Run, items: list[Any]) -> None:
+        mine = self._produced.get(key, {}).get((host.name, host.life, run.run))
+        if mine is None or not _extend(mine, items):
+            return
+        ahead = len(mine) - max(map(len, self._taken.get(key, {}).values()), default=0)
+        if ahead > _WINDOW and self._has_consumer(key):
+            raise Violation(12, f"{stamp(host)} has {ahead} items of {key.call!r} that the call for them has not taken")
+
+    def taken(self, host: NodeHost, key: CallKey, run: Run, items: list[Any]) -> None:
+        body = host.name, host.life, run.run
+        generator = self._sources[body]
+        mine = self._taken[generator][body]
+        _extend(mine, items)
+        sources = self._produced.get(generator, {}).values()
+        if not any(source[: len(mine)] == mine for source in sources):
+            before = len(mine) - len(items)
+            raise Violation(8, f"{stamp(host)}: {key.call!r} takes an item that does not follow the {before} before it")
+
+    def _has_consumer(self, key: CallKey) -> bool:
+        """Return whether a call takes the items of a generator one by one, or is to."""
+        node = self._sim.nodes[key.host].node
+        execution = node.coordinator.requests.get(RequestId(key.request & _NUMBER))
+        if execution is None or self._sim.nodes[key.host].life != key.life:
+            return False
+        stream = execution.item_feeds.get(key.call)
+        return stream is not None and execution.fed.get(stream.consumer) is stream
+
+
+_BodyKey = tuple[str, int, int]
+"""A body: host, life, run."""
+_NUMBER = (1 << 40) - 1
+"""The bits of the request of a key that are its id at its coordinator."""
+
+
+def _extend(known: list[bytes], items: list[Any]) -> bool:
+    """Add items as they are sent. Return False if one cannot be."""
+    try:
+        known += [default_codec().encode(item) for item in items]
+    except Exception:
+        return False
+    return True
 
 
 def _is_stream(call: SimCall, name: str) -> bool:

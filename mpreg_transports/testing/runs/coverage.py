@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpreg_proto.effects import Outcome, Run, Stopped
+from mpreg_proto.effects import Outcome, Returned, Run, Stopped
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.ids import LinkId
 from mpreg_proto.limits import DEFAULT, SECOND
@@ -28,6 +28,7 @@ from mpreg_proto.wire.messages import (
     Goodbye,
     GoodbyeReason,
     IndirectAck,
+    InputItems,
     Items,
     Message,
     PingReq,
@@ -76,6 +77,10 @@ SITUATIONS: tuple[str, ...] = (
     "a client had enough of a stream",
     "a generator waited for its consumer",
     "a stream was lost after its first item (1023)",
+    "a call took items while their generator ran",
+    "a call that took items ended before their generator",
+    "a call that takes items was placed again",
+    "items for a call went over a relay",
     "a request of a node's own process ended",
     "a request of a node's own process was cancelled",
     "a slow link carried which catalogues changed, not the changes",
@@ -178,7 +183,7 @@ def table(reached: Mapping[str, int]) -> list[str]:
 class Coverage(Watcher):
     """A watcher that counts the `SITUATIONS`. It changes and checks nothing."""
 
-    message_types: ClassVar[tuple[type, ...]] = (Result, Goodbye, Fetch, Request, Refused, *_BY_KIND)
+    message_types: ClassVar[tuple[type, ...]] = (Result, Goodbye, Fetch, Request, Refused, InputItems, *_BY_KIND)
 
     def begin(self, sim: World) -> None:
         self._starts: dict[CallKey, int] = {}
@@ -212,6 +217,9 @@ class Coverage(Watcher):
             sometimes("a request was relayed", message.hops > 0)
             self._count_repeats(host, link, message)
             sometimes("several calls of one request went over one relay", message.hops > 0 and len(message.calls) > 1)
+        elif type(message) is InputItems:
+            relayed = isinstance(host, NodeHost) and host.node.relay.has(link, message.id)
+            sometimes("items for a call went over a relay", relayed)
         elif type(message) is Refused:
             cluster = message.fault.code == ErrorCode.CLUSTER_MISMATCH
             sometimes("a node of another cluster was refused (1005)", cluster)
@@ -248,6 +256,9 @@ class Coverage(Watcher):
         assert attempt is not None, "it was there a moment ago"
         if attempt.execution.history.losses.get(key.call):
             sometimes("a call failed over to another node")
+        history = attempt.execution.history
+        again = key.call in history.losses or key.call in history.refusals
+        sometimes("a call that takes items was placed again", again and key.call in attempt.execution.fed)
         if attempt.candidate.suspect:
             sometimes("a SUSPECT member was chosen")
         if len(host.node.coordinator.outstanding._by_number[number]) > 1:
@@ -258,6 +269,7 @@ class Coverage(Watcher):
         if starts > 1:
             sometimes("an idempotent body started twice")
         self._began[host.name, host.life, run.run] = host.sim.now
+        sometimes("a call took items while their generator ran", run.fed)
         job = host.node.worker.job(run.run)
         if job is not None and host.local > job.accepted:
             sometimes("a call waited for a slot")
@@ -265,6 +277,9 @@ class Coverage(Watcher):
     def ended(self, host: NodeHost, key: CallKey, run: Run, outcome: Outcome) -> None:
         if type(outcome) is Stopped:
             sometimes("a body was cancelled while it ran")
+        job = host.node.worker.job(run.run)
+        early = job is not None and job.input is not None and not job.input.last and type(outcome) is Returned
+        sometimes("a call that took items ended before their generator", early)
         ran = host.sim.now - self._began.pop((host.name, host.life, run.run))
         sometimes("a body ran for longer than a silent or idle link stays open", ran > DEFAULT.link_idle)
 

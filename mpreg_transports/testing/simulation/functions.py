@@ -11,7 +11,7 @@ could make two runs differ (clocks, threads, sockets, entropy) raises `Determini
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -20,6 +20,7 @@ import msgspec
 from mpreg_proto.effects import Outcome, Raised, Report, Returned, Run, Stopped
 from mpreg_transports.functions.exceptions import describe_exception
 from mpreg_transports.functions.execution import ExecutionMode, Function, built_in, function, tags
+from mpreg_transports.functions.iterators import ItemIterator
 from mpreg_transports.functions.progress import SILENT, RunReporter
 from mpreg_transports.functions.sleep import Sleep, in_virtual_time
 from mpreg_transports.testing.simulation.checks import check_callable, check_number, check_text, check_whole, describe
@@ -105,11 +106,39 @@ class Fn:
         )
 
 
+class _NextItem:
+    """The object that a coroutine yields to the simulator when it waits for an item."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[_NextItem, None, None]:
+        yield self
+
+
+class SimulatedItems(ItemIterator):
+    """The iterator of a body in virtual time. `taken` holds the items that the body has taken from it."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        super().__init__(last=False)
+        self.taken: list[Any] = []
+
+    async def __anext__(self) -> Any:
+        """Return the next item. Waits for it; raises StopAsyncIteration after the last one."""
+        item = await super().__anext__()
+        self.taken.append(item)
+        return item
+
+    async def _wait(self) -> None:
+        await _NextItem()
+
+
 class SimulatedRun:
     """One run of one function. `begin` and `resume` return nanoseconds to wait, or the outcome; or None for a generator
-    that waits until its consumer wants more.
+    that waits until its consumer wants more, and for a consumer that waits for an item.
 
-    Then `take_items` returns what it has produced, and `take_report` its progress.
+    Then `take_items` returns what it has produced, `take_taken` what it has taken, and `take_report` its progress.
     """
 
     def __init__(self, function: Function, duration: Duration, run: Run, *, names: Replaced = ()) -> None:
@@ -132,6 +161,9 @@ class SimulatedRun:
         self.produced: list[Any] = []
         """All items so far."""
         self._reporter = RunReporter(lambda: None) if run.reports and function.progress is not None else None
+        self._iterator = SimulatedItems() if run.fed else None
+        self._starved = False
+        """True while it waits for an item."""
         self._generator: Any = None
         self._computing = False
         """True while a plain generator works on its next item."""
@@ -144,7 +176,7 @@ class SimulatedRun:
     def begin(self, fraction: Callable[[str], float]) -> int | Outcome | None:
         """Start the run. An inline function ends at once."""
         try:
-            args, kwargs = self.function.arguments(self.run, self._reporter or SILENT)
+            args, kwargs = self.function.arguments(self.run, self._reporter or SILENT, self._iterator)
         except TypeError as error:
             self._outcome = failed(error)
             return self._outcome
@@ -164,12 +196,26 @@ class SimulatedRun:
         items, self._taken = self.produced[self._taken :], len(self.produced)
         return items
 
+    def take_taken(self) -> list[Any]:
+        """Return the items that it has taken since the last call."""
+        if self._iterator is None:
+            return []
+        taken, self._iterator.taken = self._iterator.taken, []
+        return taken
+
+    def feed(self, items: list[Any], last: bool) -> bool:
+        """Give its iterator the next items. Return whether to resume it at once."""
+        if self._iterator is not None:
+            self._iterator.feed(items, last)
+        return self._starved
+
     def take_report(self) -> Report | None:
         """Return the newest report since the last call, if its caller wants it."""
         return None if self._reporter is None else self._reporter.take()
 
     def resume(self) -> int | Outcome | None:
         """Continue the run after its wait."""
+        self._starved = False
         if self._generator is not None:
             self.idle = False
             try:
@@ -195,8 +241,15 @@ class SimulatedRun:
             raise
         except Exception as error:
             return self._failed(error)
+        return self._waits(awaited, coroutine)
+
+    def _waits(self, awaited: object, body: Any) -> int | None:
+        """Return how long a body waits, or None if it waits for an item. Raises DeterminismError for other awaits."""
+        if isinstance(awaited, _NextItem):
+            self._starved = True
+            return None
         if not isinstance(awaited, Sleep):
-            self._coroutine.close()
+            body.close()
             raise DeterminismError(f"{self.run.function} awaits {type(awaited).__name__}: {AWAITS}")
         return max(0, round(awaited.seconds * 1e9))
 
@@ -243,9 +296,7 @@ class SimulatedRun:
                 self.produced.append(end.value)
                 self.demand -= 1
                 continue
-            if not isinstance(awaited, Sleep):
-                raise DeterminismError(f"{self.run.function} awaits {type(awaited).__name__}: {AWAITS}")
-            return max(0, round(awaited.seconds * 1e9))
+            return self._waits(awaited, step)
 
     def allow(self, items: int) -> bool:
         """Let a generator produce so many more items. Return whether to resume it at once."""

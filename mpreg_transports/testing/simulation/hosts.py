@@ -18,6 +18,7 @@ from mpreg_proto.effects import (
     Demand,
     Dial,
     Effect,
+    Feed,
     Framing,
     HangUp,
     KeepAlive,
@@ -173,6 +174,7 @@ class Observers(Protocol):
     def dispatches(self, host: NodeHost) -> None: ...
     def started(self, host: NodeHost, run: Run) -> None: ...
     def produced(self, host: NodeHost, run: Run, items: list[Any]) -> None: ...
+    def taken(self, host: NodeHost, run: Run, items: list[Any]) -> None: ...
     def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None: ...
     def noticed(self, host: NodeHost, notice: Notice) -> None: ...
     def hooks(self, name: str) -> list[Callable[..., None]]: ...
@@ -501,6 +503,10 @@ class NodeHost(Host):
                 body = self.running.get(run)
                 if body is not None and body.allow(items):
                     sim.resume_at(self, body, 0)
+            case Feed(run, items, last):
+                body = self.running.get(run)
+                if body is not None and body.feed(items, last):
+                    sim.resume_at(self, body, 0)
             case KeepAlive(link):
                 sim.ping(self, link)
             case Pause(link):
@@ -535,6 +541,10 @@ class NodeHost(Host):
             self._more_effects = True
             self.sim.observers.produced(self, body.run, items)
             self.node.yielded(body.run.run, items, now=self.local)
+        if body.run.fed and (taken := body.take_taken()):
+            self._more_effects = True
+            self.sim.observers.taken(self, body.run, taken)
+            self.node.took(body.run.run, len(taken), now=self.local)
         if body.run.reports and (report := body.take_report()) is not None:
             self._more_effects = True
             self.node.reported(body.run.run, report, now=self.local)

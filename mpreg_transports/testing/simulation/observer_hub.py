@@ -25,6 +25,7 @@ _HOOKS = (
     *("node_started", "timer_due", "event_handled", "node_event_handled", "dispatched", "started", "ended", "noticed"),
     *(
         "produced",
+        "taken",
         "items_received",
         "progress_received",
         "submitted",
@@ -143,6 +144,14 @@ class ObserverHub:
         if self.watchers:
             key = self.current = self._runs[host.name, host.life, run.run]
             for hook in self._hooks["produced"]:
+                hook(host, key, run, items)
+
+    def taken(self, host: NodeHost, run: Run, items: list[Any]) -> None:
+        """Report that a body has taken items of a generator."""
+        self._trace.add(self._now(), "taken", host.name, "", text=f"{run.function} {len(items)}")
+        if self.watchers:
+            key = self.current = self._runs[host.name, host.life, run.run]
+            for hook in self._hooks["taken"]:
                 hook(host, key, run, items)
 
     def ended(self, host: NodeHost, run: Run, outcome: Outcome) -> None:

@@ -53,6 +53,9 @@ class Watcher:
     def produced(self, host: NodeHost, key: CallKey, run: Run, items: list[Any]) -> None:
         """Called when a generator has produced items, before its node gets them."""
 
+    def taken(self, host: NodeHost, key: CallKey, run: Run, items: list[Any]) -> None:
+        """Called when a body has taken items of a generator one by one, before its node knows."""
+
     def items_received(self, call: SimCall, items: Items) -> None:
         """Called when a client has received items of a generator, before it uses any of them."""
 

@@ -150,6 +150,38 @@ async def burst(*values: Any) -> AsyncIterator[Any]:
         raise LookupError("no more items")
 
 
+async def tally(rows: AsyncIterator[Any], *values: Any) -> int:
+    """The sum of all items and values, with a sleep after some items."""
+    total = add(*values)
+    async for row in rows:
+        total = add(total, row)
+        if total % 5 == 0:
+            await sleep(total % 4 * 0.05)
+    return total
+
+
+async def skim(rows: AsyncIterator[Any], *values: Any) -> list[int]:
+    """The first items, at most 30; must not be done twice."""
+    first: list[int] = []
+    most = add(3, *values) % 31
+    async for row in rows:
+        if len(first) == most:
+            break
+        first.append(number(row))
+    return first
+
+
+async def sift(rows: AsyncIterator[Any], *values: Any) -> AsyncIterator[int]:
+    """Most items as numbers, one by one, and then one more."""
+    last = add(*values)
+    async for row in rows:
+        last = add(last, row)
+        if last % 3:
+            yield last
+    await sleep(last % 3 * 0.02)
+    yield last
+
+
 def _everywhere(index: int) -> dict[str, Any]:
     return {
         "add": Fn(add, idempotent=True),
@@ -163,6 +195,9 @@ def _everywhere(index: int) -> dict[str, Any]:
         "spool": Fn(spool, idempotent=True, duration=exponential(0.01)),
         "trickle": Fn(trickle),
         "burst": Fn(burst, idempotent=True),
+        "tally": Fn(tally, idempotent=True),
+        "skim": Fn(skim, concurrency=1),
+        "sift": Fn(sift, idempotent=True),
         "pooled": Fn(add, idempotent=True, duration=0.02, refuses=0.15, loses=0.15),
         "pooled-once": Fn(book, duration=0.02, refuses=0.15, loses=0.15),
     }
@@ -435,7 +470,26 @@ def _stream(chooser: Chooser) -> Request:
     if chooser.chance("work generator", 0.2):
         graph.call("add", handle)
     fields["partial"] = chooser.chance("work generator", 0.1)
+    if chooser.chance("work consumer", 0.4):
+        wanted = _consumers(chooser, graph, handle)
+        return graph.request(*([handle, *wanted] if chooser.chance("work consumer", 0.15) else ()), **fields)
     return graph.request(**fields)
+
+
+def _consumers(chooser: Chooser, graph: Graph, source: Handle) -> list[Handle]:
+    """Add calls that take the items of a generator one by one: one, a chain of them, or two of which one gets a list.
+
+    Some need another result too, perhaps one that needs the list. Return the last ones.
+    """
+    while chooser.chance("work consumer", 0.25):
+        source = graph.call("sift", source, chooser.below("work consumer", 100))
+    others: list[Any] = []
+    if chooser.chance("work consumer", 0.3):
+        others = [graph.call("ponder", chooser.below("work consumer", 100))]
+    if chooser.chance("work consumer", 0.1):
+        others.append(graph.call("add", source))
+    count = 2 if chooser.chance("work consumer", 0.15) else 1
+    return [graph.call(chooser.choice("work consumer", ("tally", "skim")), source, *others) for _ in range(count)]
 
 
 def _usual_request(chooser: Chooser, load: Load) -> Request:

@@ -33,6 +33,8 @@ from mpreg_proto.wire.messages import (
     Head,
     Hello,
     IndirectAck,
+    InputItems,
+    InputTaken,
     Items,
     ItemsTaken,
     Message,
@@ -122,6 +124,7 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         client=whole,
         progress=st.booleans(),
         streams=names,
+        iterates=st.dictionaries(name, name, max_size=2),
     )
     result = st.builds(
         Result,
@@ -140,6 +143,8 @@ def _requests(name: SearchStrategy[str], names: SearchStrategy[tuple[str, ...]])
         View: st.builds(View, whole, _blob),
         Items: st.builds(Items, whole, name, st.lists(_blob, max_size=3).map(tuple)),
         ItemsTaken: st.builds(ItemsTaken, whole, name, whole),
+        InputItems: st.builds(InputItems, whole, name, st.lists(_blob, max_size=3).map(tuple), st.booleans()),
+        InputTaken: st.builds(InputTaken, whole, name, whole),
         CallProgress: st.builds(CallProgress, whole, name, name, name, whole, st.one_of(st.none(), st.floats()), name),
     }
 

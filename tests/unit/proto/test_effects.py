@@ -11,6 +11,7 @@ from mpreg_proto.effects import (
     Demand,
     Dial,
     Effect,
+    Feed,
     HangUp,
     KeepAlive,
     Notify,
@@ -24,7 +25,7 @@ from mpreg_proto.effects import (
 from mpreg_proto.ids import LinkId, RunId
 
 
-def test_ten_effects_and_five_outcomes() -> None:
+def test_eleven_effects_and_five_outcomes() -> None:
     assert set(typing.get_args(Effect)) == {
         Send,
         Dial,
@@ -32,6 +33,7 @@ def test_ten_effects_and_five_outcomes() -> None:
         Run,
         Cancel,
         Demand,
+        Feed,
         Notify,
         KeepAlive,
         Pause,

@@ -117,7 +117,7 @@ def test_each_action_has_a_handler_or_is_an_effect() -> None:
     assert outputs == set(typing.get_args(Output))
     effects = set(typing.get_args(Effect))
     assert set(_ACTION_HANDLERS) == outputs - effects
-    assert {kind.__name__ for kind in outputs & effects} == {"Run", "Cancel", "Demand", "Notify", "Dial"}
+    assert {kind.__name__ for kind in outputs & effects} == {"Run", "Cancel", "Demand", "Feed", "Notify", "Dial"}
 
 
 @pytest.mark.parametrize(("table", "owner"), [(_MESSAGE_HANDLERS, Router), (_ACTION_HANDLERS, ActionRunner)])

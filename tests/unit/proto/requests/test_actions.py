@@ -5,7 +5,7 @@ import typing
 import msgspec
 import pytest
 
-from mpreg_proto.effects import Cancel, Demand, Effect, Notify, Run
+from mpreg_proto.effects import Cancel, Demand, Effect, Feed, Notify, Run
 from mpreg_proto.ids import LinkId
 from mpreg_proto.requests import actions
 from mpreg_proto.requests.actions import LOCAL, CancelDispatch, RequestAction, RequestEvent, RequestOutput
@@ -27,7 +27,7 @@ def test_each_output_of_the_module_is_in_a_union() -> None:
     }
     effects = set(typing.get_args(Effect))
     assert defined == {*ACTIONS, *EVENTS} - effects
-    assert set(ACTIONS) & effects == {Run, Cancel, Demand, Notify} and not set(EVENTS) & effects, (
+    assert set(ACTIONS) & effects == {Run, Cancel, Demand, Feed, Notify} and not set(EVENTS) & effects, (
         "an effect is a command"
     )
 

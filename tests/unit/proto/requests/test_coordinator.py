@@ -6,7 +6,7 @@ import pytest
 from mpreg_proto.effects import Framing, HangUp, Pause, Report, Returned, Run, Send
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId
-from mpreg_proto.limits import SECOND, Limits
+from mpreg_proto.limits import DEFAULT, SECOND, Limits
 from mpreg_proto.notices import RequestFinished, StrayResult
 from mpreg_proto.requests.faults import no_place
 from mpreg_proto.sending import TooLong
@@ -15,6 +15,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.framing import prefix
 from mpreg_proto.wire.handshake import hello
 from mpreg_proto.wire.messages import (
+    Call,
     CallProgress,
     CancelRequest,
     Credit,
@@ -23,7 +24,10 @@ from mpreg_proto.wire.messages import (
     Failed,
     GetView,
     Hello,
+    InputItems,
+    InputTaken,
     Items,
+    ItemsParameter,
     ItemsTaken,
     Ping,
     Request,
@@ -1258,3 +1262,401 @@ def test_own_request_gets_a_list() -> None:
     (notice,) = harness.noticed(RequestFinished)
     assert value(notice.result, "x") == [1, 2]
     harness.idle()
+
+
+# -- items that another call takes one by one -------------------------------------------------------------------------
+
+ROWS = ItemsParameter("rows", 0)
+GEN = spec("gen", streaming=True)
+SAFE_GEN = spec("safe-gen", streaming=True, idempotent=True)
+USE, SAFE_USE = spec("use", consumes=ROWS), spec("safe-use", consumes=ROWS, idempotent=True)
+USE_LATER = spec("use", consumes=ItemsParameter("rows", 3))
+GEN_CALL, USE_CALL = call("gen", "gen"), call("use", "use", Ref("gen"))
+
+
+class Streaming:
+    """A client, a member `maker` with generators, and members with functions that take items; `gen` is dispatched."""
+
+    def __init__(self, *calls: Call, users: int = 1, limits: Limits = DEFAULT, **fields: object) -> None:
+        self.harness = NodeHarness(limits=limits)
+        self.client = self.harness.client()
+        self.maker = self.harness.member("maker", GEN, SAFE_GEN, ONCE)
+        self.users = [self.harness.member(f"user-{number}", USE, SAFE_USE) for number in range(users)]
+        ask(self.client, *(calls or (GEN_CALL, USE_CALL)), **fields)
+        sent = self.maker.take(Request)
+        self.source = next(one for one in sent if "gen" in one.here)
+        self.others = [one for one in sent if one is not self.source]
+
+    def produce(self, *numbers: int) -> None:
+        self.maker.send(Items(self.source.id, "gen", tuple(bytes([number]) for number in numbers)))
+
+    def validate(self) -> None:
+        """Check the tables of the only request."""
+        (execution,) = self.harness.node.coordinator.requests.values()
+        execution.validate()
+
+    def end_generator(self) -> None:
+        self.maker.send(Result(self.source.id, (Done("gen", b""),)))
+
+    def dispatched(self) -> tuple[MemberStub, Request]:
+        """Return the only dispatch of the call that takes items, and its member."""
+        return only_dispatch(*self.users)
+
+    def credit(self) -> int:
+        """Return how many more items the generator may produce since the last call."""
+        return sum(taken.count for taken in self.maker.take(ItemsTaken))
+
+
+def fed(member: MemberStub) -> list[tuple[tuple[bytes, ...], bool]]:
+    """Return the items that a member has received for its call, and whether they were the last."""
+    return [(items.values, items.last) for items in member.take(InputItems)]
+
+
+def test_call_takes_items_while_their_generator_runs() -> None:
+    world = Streaming()
+    assert world.source.streams == ("gen",) and world.source.here == ("gen",)
+    assert all(user.take(Request) == [] for user in world.users)
+    world.produce(1, 2)
+    user, sent = world.dispatched()
+    assert (sent.here, sent.iterates, sent.inputs) == (("use",), {"use": "gen"}, {})
+    assert user.take(InputItems) == [InputItems(sent.id, "use", (b"\x01", b"\x02"))] and world.credit() == 0
+    world.produce(3)
+    assert fed(user) == [((b"\x03",), False)]
+    user.send(InputTaken(sent.id, "use", 2))
+    assert world.credit() == 2
+    user.send(InputTaken(sent.id, "use", 100), InputTaken(sent.id, "use", 1), InputTaken(sent.id, "use", -1))
+    assert world.credit() == 1, "no more than were sent"
+    world.end_generator()
+    assert fed(user) == [((), True)]
+    user.send(InputTaken(sent.id, "use", 1), done(sent, "use", 6))
+    assert value(answer(world.client), "use") == 6 and world.credit() == 0
+    world.harness.idle()
+
+
+def test_generator_and_call_on_the_own_node() -> None:
+    harness = NodeHarness([GEN, USE])
+    client = harness.client()
+    ask(client, GEN_CALL, USE_CALL)
+    (gen,) = harness.running("gen")
+    assert harness.running("use") == []
+    harness.produce(gen, 1, 2)
+    (use,) = harness.running("use")
+    assert (
+        use.fed and use.args == [None] and [(one.items, one.last) for one in harness.fed[use.run]] == [([1, 2], False)]
+    )
+    harness.take(use, 2)
+    assert harness.demanded == {gen.run: 2}
+    harness.finish(gen, Returned(None))
+    assert [(one.items, one.last) for one in harness.fed[use.run][1:]] == [([], True)]
+    harness.finish(use, Returned(3))
+    assert value(answer(client), "use") == 3
+    harness.idle()
+
+
+def test_call_that_takes_items_waits_for_its_other_inputs() -> None:
+    world = Streaming(GEN_CALL, call("x", "once", 5), call("use", "use", Ref("gen"), Ref("x")))
+    (other,) = world.others
+    assert (world.source.here, other.here) == (("gen",), ("x",)), "a generator whose items are taken is sent alone"
+    world.produce(1)
+    world.produce(2)
+    assert world.users[0].take(Request) == []
+    world.maker.send(done(other, "x", 7))
+    user, sent = world.dispatched()
+    assert sent.inputs == {"x": CODEC.encode(7)} and fed(user) == [((b"\x01", b"\x02"), False)]
+    user.send(InputTaken(sent.id, "use", 2))
+    assert world.credit() == 2
+
+
+def test_generator_that_ends_before_its_consumer_is_placed_gives_the_list() -> None:
+    world = Streaming(GEN_CALL, call("x", "once", 5), call("use", "use", Ref("gen"), Ref("x")))
+    world.produce(1, 2)
+    world.end_generator()
+    world.maker.send(done(world.others[0], "x", 7))
+    user, sent = world.dispatched()
+    assert sent.iterates == {} and CODEC.decode(sent.inputs["gen"]) == [1, 2]
+    user.send(done(sent, "use", 6))
+    assert value(answer(world.client), "use") == 6
+    world.harness.idle()
+
+
+def test_generator_without_items_gives_an_empty_list() -> None:
+    world = Streaming()
+    world.end_generator()
+    _, sent = world.dispatched()
+    assert sent.iterates == {} and CODEC.decode(sent.inputs["gen"]) == []
+
+
+def test_refused_call_goes_elsewhere_with_all_items() -> None:
+    world = Streaming(users=2)
+    world.produce(1)
+    user, sent = world.dispatched()
+    world.produce(2)
+    user.take(InputItems)
+    user.send(refused(sent, 1024, "use"))
+    other, again = world.dispatched()
+    assert other is not user and fed(other) == [((b"\x01", b"\x02"), False)]
+    user.send(InputTaken(sent.id, "use", 1))
+    assert world.credit() == 0, "of the dispatch that was refused"
+    other.send(InputTaken(again.id, "use", 1))
+    assert world.credit() == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_lost_call_that_has_taken_nothing_starts_again(ended: bool) -> None:
+    world = Streaming(GEN_CALL, call("use", "safe-use", Ref("gen")), users=2)
+    world.produce(1)
+    user, _ = world.dispatched()
+    if ended:
+        world.end_generator()
+    user.drop()
+    world.harness.advance(0.2)
+    other, again = world.dispatched()
+    if ended:
+        assert again.iterates == {} and CODEC.decode(again.inputs["gen"]) == [1]
+    else:
+        assert fed(other) == [((b"\x01",), False)]
+    other.send(done(again, "use", 6))
+    assert value(answer(world.client), "use") == 6
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_lost_call_that_has_taken_items_does_not_start_again(reported: bool) -> None:
+    world = Streaming(GEN_CALL, call("use", "safe-use", Ref("gen")), users=2)
+    world.produce(1)
+    user, sent = world.dispatched()
+    user.send(InputTaken(sent.id, "use", 1))
+    if reported:
+        user.send(Result(sent.id, failed=(Failed("use", Fault(1023, "its executor broke")),)))
+    else:
+        user.drop()
+    world.harness.advance(1)
+    assert fault(world.client).code == 1023
+    assert [one.take(Request) for one in world.users] == [[], []]
+    assert world.maker.take(CancelRequest) == [CancelRequest(world.source.id)]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_lost_generator_after_its_first_item(partial: bool) -> None:
+    calls = (call("gen", "safe-gen"), call("use", "safe-use", Ref("gen")))
+    world = Streaming(*calls, partial=partial, want=("gen", "use"))
+    world.produce(1)
+    user, sent = world.dispatched()
+    world.maker.drop()
+    world.harness.advance(1)
+    result = answer(world.client)
+    assert result.fault is not None and result.fault.code == 1023 and result.fault.details["call"] == "gen"
+    assert {row.name: row.fault.code for row in result.failed} == ({"gen": 1023, "use": 1023} if partial else {})
+    assert user.take(CancelRequest) == [CancelRequest(sent.id)]
+    user.send(Result(sent.id, failed=(Failed("use", Fault(1021, "")),)))
+
+
+def test_lost_generator_before_its_first_item_starts_again() -> None:
+    world = Streaming(call("gen", "safe-gen"), call("use", "use", Ref("gen")))
+    other = world.harness.member("other", SAFE_GEN)
+    world.maker.drop()
+    world.harness.advance(0.2)
+    _, again = only_dispatch(other)
+    assert again.streams == ("gen",)
+    other.send(Items(again.id, "gen", (b"\x01",)))
+    user, _ = world.dispatched()
+    assert fed(user) == [((b"\x01",), False)]
+
+
+def test_generator_that_fails_cancels_its_consumer() -> None:
+    world = Streaming(GEN_CALL, USE_CALL, call("z", "once", 3), partial=True, want=("use", "z"))
+    world.produce(1)
+    user, sent = world.dispatched()
+    world.maker.send(Result(world.source.id, failed=(Failed("gen", Fault(1003, "it raised")),)))
+    assert user.take(CancelRequest) == [CancelRequest(sent.id)] and world.client.take(Result) == []
+    user.send(InputTaken(sent.id, "use", 1), Result(sent.id, failed=(Failed("use", Fault(1021, "")),)))
+    world.validate()
+    world.maker.send(done(world.others[0], "z", 3))
+    result = answer(world.client)
+    assert value(result, "z") == 3
+    (row,) = result.failed
+    assert (row.name, row.fault.code, row.fault.details["because"]) == ("use", 1021, "gen")
+    world.harness.idle()
+
+
+def test_generator_that_fails_while_its_consumer_waits_for_a_place() -> None:
+    world = Streaming(partial=True, want=("gen", "use"), wait=5 * SECOND)
+    user = world.users[0]
+    world.produce(1)
+    _, sent = world.dispatched()
+    user.send(Result(sent.id, failed=(Failed("use", no_place(USE_CALL, "user-0"), True),)))
+    world.maker.send(Result(world.source.id, failed=(Failed("gen", Fault(1003, "it raised")),)))
+    result = answer(world.client)
+    assert {row.name: row.fault.code for row in result.failed} == {"gen": 1003, "use": 1021}
+    assert user.take(CancelRequest) == []
+    world.harness.idle()
+
+
+def test_consumer_that_returns_early_ends_its_generator() -> None:
+    world = Streaming(GEN_CALL, USE_CALL, call("z", "once", 3), want=("use", "z"))
+    world.produce(1, 2)
+    user, sent = world.dispatched()
+    user.send(InputTaken(sent.id, "use", 1), done(sent, "use", 1))
+    assert world.maker.take(CancelRequest) == [CancelRequest(world.source.id)]
+    world.validate()
+    world.produce(3)
+    world.maker.send(Result(world.source.id, failed=(Failed("gen", Fault(1021, "")),)))
+    world.maker.send(done(world.others[0], "z", 3))
+    result = answer(world.client)
+    assert result.fault is None and value(result, "use") == 1 and value(result, "z") == 3
+    world.harness.idle()
+
+
+def test_generator_lost_after_nothing_needs_its_items() -> None:
+    world = Streaming(call("gen", "safe-gen"), USE_CALL, call("z", "use", []), want=("use", "z"))
+    (other,) = [one for one in world.users[0].take(Request) if one.here == ("z",)]
+    world.produce(1)
+    user, sent = world.dispatched()
+    user.send(done(sent, "use", 1))
+    world.maker.drop()
+    world.harness.advance(1)
+    assert world.client.take(Result) == []
+    user.send(done(other, "z", 3))
+    assert answer(world.client).fault is None
+    world.harness.idle()
+
+
+def test_list_that_is_needed_beside_the_items() -> None:
+    world = Streaming(GEN_CALL, USE_CALL, want=("gen", "use"))
+    world.produce(1, 2)
+    user, sent = world.dispatched()
+    user.send(InputTaken(sent.id, "use", 1), done(sent, "use", 1))
+    assert world.maker.take(CancelRequest) == [] and world.credit() == 2
+    world.produce(3)
+    assert world.credit() == 1 and fed(user) == [((b"\x01", b"\x02"), False)]
+    world.end_generator()
+    result = answer(world.client)
+    assert value(result, "gen") == [1, 2, 3] and value(result, "use") == 1
+    world.harness.idle()
+
+
+def test_other_calls_that_need_a_generator_get_the_list() -> None:
+    world = Streaming(GEN_CALL, USE_CALL, call("use-2", "use", Ref("gen")), users=1)
+    world.produce(1)
+    user, sent = world.dispatched()
+    assert sent.iterates == {"use": "gen"}
+    user.send(InputTaken(sent.id, "use", 1))
+    world.end_generator()
+    _, other = world.dispatched()
+    assert other.iterates == {} and CODEC.decode(other.inputs["gen"]) == [1]
+    user.send(done(other, "use-2", 2), done(sent, "use", 1))
+    assert answer(world.client).fault is None
+    world.harness.idle()
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        (GEN_CALL, call("use", "use", [Ref("gen")])),
+        (GEN_CALL, call("use", "use", Ref("gen"), Ref("gen", (0,)))),
+        (GEN_CALL, call("total", "once", Ref("gen")), call("use", "use", Ref("gen"), Ref("total"))),
+    ],
+    ids=["inside", "twice", "its list is needed before"],
+)
+def test_calls_that_get_the_list_and_no_items(calls: tuple[Call, ...]) -> None:
+    world = Streaming(*calls)
+    assert world.source.streams == ()
+    world.produce(1)
+    assert world.users[0].take(Request) == []
+
+
+def test_consumer_that_no_node_can_run_any_more_gets_the_list() -> None:
+    world = Streaming()
+    world.users[0].offer(USE_LATER)
+    world.produce(1)
+    assert world.users[0].take(Request) == [] and world.credit() == 1
+    world.produce(2)
+    assert world.credit() == 1
+    world.validate()
+    world.end_generator()
+    user, sent = world.dispatched()
+    assert sent.iterates == {} and CODEC.decode(sent.inputs["gen"]) == [1, 2]
+    user.send(done(sent, "use", 6))
+    assert value(answer(world.client), "use") == 6
+    world.harness.idle()
+
+
+def test_consumer_whose_node_takes_no_items_any_more_gets_the_list() -> None:
+    """The node knows before the coordinator does: it refuses, and may still run the call with the list."""
+    world = Streaming()
+    world.produce(1)
+    user, sent = world.dispatched()
+    user.send(refused(sent, 1001, "use"))
+    assert world.credit() == 1
+    world.end_generator()
+    again, other = world.dispatched()
+    assert again is user and other.iterates == {} and CODEC.decode(other.inputs["gen"]) == [1]
+
+
+def test_client_gives_no_credit_for_items_that_a_call_takes() -> None:
+    world = Streaming(GEN_CALL, USE_CALL, want=("gen", "use"), streams=("gen",))
+    world.produce(1)
+    world.client.send(ItemsTaken(1, "gen", 1))
+    assert world.credit() == 0 and world.client.take(Items) == []
+
+
+def test_list_that_is_too_long_beside_the_items() -> None:
+    world = Streaming(GEN_CALL, USE_CALL, want=("gen", "use"), limits=Limits(node_message=1000), partial=True)
+    for _ in range(2):
+        world.maker.send(Items(world.source.id, "gen", (CODEC.encode(b"y" * 600),)))
+    assert world.maker.take(CancelRequest) == [CancelRequest(world.source.id)]
+    result = answer(world.client)
+    assert {row.name: row.fault.code for row in result.failed} == {"gen": 1014, "use": 1021}
+
+
+def test_items_that_wait_for_their_consumer_count_as_values() -> None:
+    world = Streaming(
+        GEN_CALL, call("x", "once", 5), call("use", "use", Ref("gen"), Ref("x")), limits=Limits(values=1000)
+    )
+    for _ in range(2):
+        world.maker.send(Items(world.source.id, "gen", (CODEC.encode(b"y" * 600),)))
+    found = fault(world.client)
+    assert (found.code, found.details["limit"]) == (1014, "values")
+
+
+def test_end_of_a_request_cancels_both() -> None:
+    for end in ("cancel", "deadline"):
+        world = Streaming(timeout=SECOND)
+        world.produce(1)
+        user, sent = world.dispatched()
+        if end == "cancel":
+            world.client.send(CancelRequest(1))
+        else:
+            world.harness.advance(2)
+        assert fault(world.client).code == (1021 if end == "cancel" else 1020)
+        assert user.take(CancelRequest) == [CancelRequest(sent.id)]
+        assert world.maker.take(CancelRequest) == [CancelRequest(world.source.id)]
+
+
+def test_chain_of_generators_ends_from_its_last_call_on() -> None:
+    sift = spec("sift", streaming=True, consumes=ROWS)
+    world = Streaming(GEN_CALL, call("mid", "sift", Ref("gen")), call("use", "use", Ref("mid")), wait=SECOND)
+    assert world.source.streams == (), "no node offers sift yet"
+    harness = NodeHarness()
+    client, maker = harness.client(), harness.member("maker", GEN)
+    middle, user = harness.member("middle", sift), harness.member("user", USE)
+    ask(client, GEN_CALL, call("mid", "sift", Ref("gen")), call("use", "use", Ref("mid")))
+    (gen,) = maker.take(Request)
+    maker.send(Items(gen.id, "gen", (b"\x01",)))
+    (mid,) = middle.take(Request)
+    assert (mid.streams, mid.iterates) == (("mid",), {"mid": "gen"})
+    middle.send(InputTaken(mid.id, "mid", 1), Items(mid.id, "mid", (b"\x02",)))
+    (use,) = user.take(Request)
+    assert use.iterates == {"use": "mid"} and fed(user) == [((b"\x02",), False)]
+    user.send(done(use, "use", 9))
+    assert middle.take(CancelRequest) == [CancelRequest(mid.id)]
+    assert maker.take(CancelRequest) == [CancelRequest(gen.id)]
+    assert value(answer(client), "use") == 9
+    for member, sent, name in ((middle, mid, "mid"), (maker, gen, "gen")):
+        member.send(Result(sent.id, failed=(Failed(name, Fault(1021, "")),)))
+    harness.idle()
+
+
+def test_items_for_a_stray_call() -> None:
+    world = Streaming()
+    world.users[0].send(InputTaken(77, "use", 1))
+    assert len(world.harness.noticed(StrayResult)) == 1

@@ -4,7 +4,18 @@ from mpreg_proto.errors import Fault
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import MAX_HOPS, Limits
 from mpreg_proto.requests.relay import Forward, Relay
-from mpreg_proto.wire.messages import Call, CallProgress, CancelRequest, Done, Items, ItemsTaken, Request, Result
+from mpreg_proto.wire.messages import (
+    Call,
+    CallProgress,
+    CancelRequest,
+    Done,
+    InputItems,
+    InputTaken,
+    Items,
+    ItemsTaken,
+    Request,
+    Result,
+)
 
 ME, SHE, FAR = (MemberId(letter * 16) for letter in (b"m", b"s", b"f"))
 HER, ON, OTHER = LinkId(1), LinkId(2), LinkId(3)
@@ -52,8 +63,12 @@ def test_progress_items_and_credit_are_relayed() -> None:
     assert world.relay.update(ON, progress) == [Forward(HER, CallProgress(7, "x", "f", "far", 1, 2))]
     assert world.relay.update(OTHER, progress) is None
     assert world.relay.update(ON, Items(100, "x", (b"\x01",))) == [Forward(HER, Items(7, "x", (b"\x01",)))]
-    assert world.relay.items_taken(HER, ItemsTaken(7, "x", 3)) == [Forward(ON, ItemsTaken(100, "x", 3))]
-    assert world.relay.items_taken(HER, ItemsTaken(100, "x", 3)) == []
+    assert world.relay.onward(HER, ItemsTaken(7, "x", 3)) == [Forward(ON, ItemsTaken(100, "x", 3))]
+    assert world.relay.onward(HER, ItemsTaken(100, "x", 3)) == []
+    items = InputItems(7, "x", (b"\x01",), last=True)
+    assert world.relay.onward(HER, items) == [Forward(ON, InputItems(100, "x", (b"\x01",), last=True))]
+    assert world.relay.onward(OTHER, items) == []
+    assert world.relay.update(ON, InputTaken(100, "x", 2)) == [Forward(HER, InputTaken(7, "x", 2))]
     world.relay.link_lost(HER)
     assert world.relay.update(ON, progress) == [], "its sender is gone"
 

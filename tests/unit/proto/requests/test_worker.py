@@ -5,7 +5,18 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from mpreg_proto.effects import FAILURE_SUMMARY, FAILURE_TEXT, Lost, NotStarted, Raised, Report, Returned, Run, Stopped
+from mpreg_proto.effects import (
+    FAILURE_SUMMARY,
+    FAILURE_TEXT,
+    Feed,
+    Lost,
+    NotStarted,
+    Raised,
+    Report,
+    Returned,
+    Run,
+    Stopped,
+)
 from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.limits import SECOND, Limits
 from mpreg_proto.rng import Rng
@@ -15,7 +26,10 @@ from mpreg_proto.wire.messages import (
     CancelRequest,
     Credit,
     Failed,
+    InputItems,
+    InputTaken,
     Items,
+    ItemsParameter,
     ItemsTaken,
     Request,
     Result,
@@ -1081,3 +1095,127 @@ def test_generator_that_is_replaced_by_a_plain_function() -> None:
     harness.node.offer(spec("count"), now=harness.now)
     dispatch(alpha, 1, call("x", "count"))
     assert harness.running("count")[0].demand == 0
+
+
+# -- items of a dependency --------------------------------------------------------------------------------------------
+
+CONSUMER = spec("use", concurrency=1, consumes=ItemsParameter("rows", 1))
+
+
+def consumer(**limits: int) -> tuple[NodeHarness, MemberStub, Run]:
+    """A call that takes the items of gen as its second argument: dispatch 1, call x."""
+    harness = NodeHarness([CONSUMER], limits=Limits(**limits))
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "use", 5, Ref("gen")), iterates={"x": "gen"})
+    (run,) = harness.running("use")
+    return harness, alpha, run
+
+
+def test_items_reach_the_iterator_of_a_body() -> None:
+    harness, alpha, run = consumer()
+    assert run.fed and run.args == [5, None] and harness.fed == {}
+    alpha.send(InputItems(1, "x", (b"\x01", b"\xa1y")), InputItems(1, "x", (), last=True))
+    assert harness.fed == {run.run: [Feed(run.run, [1, "y"]), Feed(run.run, [], last=True)]}
+    harness.take(run, 1)
+    harness.take(run, 1)
+    assert alpha.take(InputTaken) == [InputTaken(1, "x", 1), InputTaken(1, "x", 1)]
+    harness.finish(run)
+    assert value(alpha.take(Result)[0], "x") == 5
+    harness.idle()
+
+
+def test_items_of_a_queued_call_come_when_it_starts() -> None:
+    harness, alpha, run = consumer()
+    dispatch(alpha, 2, call("y", "use", 6, Ref("gen")), iterates={"y": "gen"})
+    alpha.send(InputItems(2, "y", (b"\x01",)), InputItems(2, "y", (b"\x02",), last=True))
+    assert harness.fed == {}
+    harness.finish(run)
+    (other,) = harness.running("use")
+    assert harness.fed == {other.run: [Feed(other.run, [1, 2], last=True)]}
+    harness.take(other, 2)
+    assert alpha.take(InputTaken) == [InputTaken(2, "y", 2)]
+    harness.finish(other)
+    harness.idle()
+
+
+def test_items_taken_that_a_body_does_not_have() -> None:
+    harness, alpha, run = consumer()
+    alpha.send(InputItems(1, "x", (b"\x01",)))
+    for count in (2, -1):
+        with pytest.raises(LocalProtocolError, match="has 1 items, and cannot take"):
+            harness.take(run, count)
+    harness.take(run, 0)
+    assert alpha.take(InputTaken) == []
+    harness.finish(run)
+    with pytest.raises(LocalProtocolError, match="does not run"):
+        harness.take(run, 1)
+    plain = NodeHarness([SLOW])
+    beta = plain.member("beta")
+    dispatch(beta, 1, call("x", "slow", 1))
+    with pytest.raises(LocalProtocolError, match="no items to take"):
+        plain.take(plain.running("slow")[0], 1)
+
+
+@pytest.mark.parametrize("after", ["window", "last"])
+def test_more_items_than_a_call_may_have(after: str) -> None:
+    harness, alpha, run = consumer()
+    sixteen = tuple(bytes([number]) for number in range(16))
+    alpha.send(InputItems(1, "x", sixteen, last=after == "last"))
+    if after == "last":
+        harness.take(run, 16)
+    alpha.send(InputItems(1, "x", (b"\x01",)))
+    assert harness.cancelled == [run.run]
+    alpha.send(InputItems(1, "x", (b"\x01",)))
+    harness.finish(run, Stopped())
+    assert rows(alpha)["x"].fault.code == 1010
+    harness.idle()
+
+
+def test_item_that_cannot_be_read_stops_a_body() -> None:
+    harness, alpha, run = consumer()
+    alpha.send(InputItems(1, "x", (b"\x01", b"\xc1")))
+    assert harness.cancelled == [run.run] and harness.fed == {}
+    harness.finish(run, Stopped())
+    failed = rows(alpha)["x"]
+    assert failed.fault.code == 1010 and "got an item that cannot be read" in failed.fault.message
+
+
+def test_items_for_calls_that_take_none() -> None:
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow", 1))
+    alpha.send(InputItems(1, "x", (b"\x01",)), InputItems(1, "z", (b"\x01",)), InputItems(9, "x", (b"\x01",)))
+    assert harness.fed == {} and harness.cancelled == []
+    harness.finish(harness.running("slow")[0])
+    harness.idle()
+
+
+@pytest.mark.parametrize("arguments", [(Ref("gen"), 5), (5, [Ref("gen")]), (5, Ref("gen"), Ref("gen"))])
+def test_reference_that_is_no_whole_argument_is_refused(arguments: tuple[object, ...]) -> None:
+    harness = NodeHarness([CONSUMER])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "use", *arguments), iterates={"x": "gen"})
+    failed = rows(alpha)["x"]
+    assert failed.refused and failed.fault.code == 1001 and "takes no items one by one" in failed.fault.message
+    harness.idle()
+
+
+def test_function_that_takes_no_items_any_more_refuses() -> None:
+    harness, alpha, run = consumer()
+    dispatch(alpha, 2, call("y", "use", 6, Ref("gen")), iterates={"y": "gen"})
+    alpha.send(InputItems(2, "y", (b"\x01",)))
+    harness.node.offer(spec("use", concurrency=1), now=harness.now)
+    harness.finish(run)
+    found = {row.name: row for result in alpha.take(Result) for row in result.failed}
+    assert found["y"].refused and found["y"].fault.code == 1001 and harness.fed == {}
+    harness.idle()
+
+
+def test_cancelled_call_takes_no_more_items() -> None:
+    harness, alpha, run = consumer()
+    alpha.send(InputItems(1, "x", (b"\x01",)), CancelRequest(1), InputItems(1, "x", (b"\x02",)))
+    assert harness.cancelled == [run.run] and len(harness.fed[run.run]) == 1
+    harness.take(run, 1)
+    assert alpha.take(InputTaken) == []
+    harness.finish(run, Stopped())
+    harness.idle()

@@ -31,6 +31,8 @@ from mpreg_proto.wire.messages import (
     Head,
     Hello,
     IndirectAck,
+    InputItems,
+    InputTaken,
     Items,
     ItemsTaken,
     Message,
@@ -56,7 +58,7 @@ EACH: dict[int, Message] = {
     5: Goodbye("why"),
     10: Request(
         7, (CALL,), 5, ("x",), ("x",), {"a": b"\x01"}, 9, True, True, True, 2, "me", ("x",), b"t" * 16, (b"v" * 16,),
-        True, 8, True, ("x",),
+        True, 8, True, ("x",), {"x": "a"},
     ),
     11: Result(
         7, (Done("x", b"\x01", 2, 3),), (Failed("y", Fault(1003, ""), True, 4, 5),), False, Fault(1003, ""), 6,
@@ -83,6 +85,8 @@ EACH: dict[int, Message] = {
     32: CallProgress(7, "x", "f", "n#1", 3, 4.5, "step"),
     33: Items(7, "x", (b"\x01", b"\x02")),
     34: ItemsTaken(7, "x", 8),
+    35: InputItems(7, "x", (b"\x01", b"\x02"), last=True),
+    36: InputTaken(7, "x", 8),
 }  # fmt: skip
 
 
