@@ -420,10 +420,21 @@ class Execution:
             if name in self.possibly_started:
                 may_be = state is _STATE.POSSIBLY_STARTED or (state >= _STATE.DONE and state is not _STATE.SKIPPED)
                 assert may_be, f"{name!r} may have started and is {state.name}"
-            needed = name in self._retained or any(self.is_open(one) for one in self.plan.dependents.get(name, ()))
-            kept = state is _STATE.DONE and needed
-            assert kept == (name in self.values) or not self.open_count, f"{name!r}: its result is kept: {not kept}"
+            kept = self._result_is_kept(name)
+            assert kept is None or kept == (name in self.values), f"{name!r}: its result is kept: {not kept}"
         assert self.values_size == sum(map(len, self.values.values())), "the bytes of the results are counted wrong"
+
+    def _result_is_kept(self, name: str) -> bool | None:
+        """Return whether the result of a call is kept, as a reply or an open call needs it; None if it may be or not.
+
+        That is so once the request has ended, and while a consumer has the items of the call instead of its list.
+        """
+        users = [one for one in self.plan.dependents.get(name, ()) if self.is_open(one)]
+        consumers = [one for one in users if one in self.fed and self.fed[one].generator == name]
+        needed = name in self._retained or len(users) > len(consumers)
+        if not self.open_count or (consumers and not needed):
+            return None
+        return needed and self.states[name] is _STATE.DONE
 
     def start(self, now: int) -> list[str]:
         """Return the open calls without dependencies, in the request's order: they are READY."""
