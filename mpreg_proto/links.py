@@ -97,7 +97,9 @@ class Links:
         messages with any framing. It must not call the node.
         """
 
-    def opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
+    def opened(
+        self, link: LinkId, *, framing: Framing, dialled: Address | None, client: LinkId | None = None, now: int
+    ) -> None:
         """Take an open transport. Raises LocalProtocolError for a number that was used before; nothing has changed."""
         self.check_new(link, framing, dialled)
         session = Session(
@@ -109,6 +111,8 @@ class Links:
             limits=self._limits,
             now=now,
         )
+        if client is not None:
+            session.client = client
         self.sessions[link] = session
         if dialled is not None or not session.classic:
             self._timers.set((TimerKind.HANDSHAKE, link), now + self._limits.handshake)
@@ -541,8 +545,13 @@ class Links:
         return session is not None and session.last_used + self._limits.link_idle <= now
 
     def _goodbye_due(self, link: LinkId, now: int) -> None:
-        """Close a link whose peer has not closed it. A link with pending work stays: that has its own deadlines."""
-        if self._busy_on(link):
+        """Close a link whose peer has not closed it. A link with pending work stays: that has its own deadlines.
+
+        So does one that brings more than pings: what its peer sent before its goodbye may take long on a slow link.
+        """
+        session = self.sessions[link]
+        moved = session.last_activity if session.receiving else session.last_used
+        if self._busy_on(link) or (session.stage is Stage.LOCAL_CLOSING and now - moved < self._limits.goodbye):
             self._timers.set((TimerKind.GOODBYE, link), now + self._limits.goodbye)
         else:
             self.hang_up(link)
@@ -556,6 +565,8 @@ class Links:
         if busy:
             every = min(every, self._limits.ping_busy)
             gone = gone if self._frozen_after is None else min(gone, self._frozen_after)
+            if silent >= self._limits.frozen_after and self._answers_elsewhere(session):
+                gone = min(gone, self._limits.frozen_after)
         answer = max(0, self._limits.frozen_after - every)  # the time that it has to answer a ping that came late
         slack = gone // 8
         # This timer runs late: bytes that arrived meanwhile are still unread.
@@ -580,6 +591,17 @@ class Links:
         if busy and session.keepalive_sent:
             due = max(due, session.asked_at + answer)
         self._timers.set((TimerKind.PING, session.link), min(due, now + every) if busy else due)
+
+    def _answers_elsewhere(self, session: Session) -> bool:
+        """Return whether the member of a silent link has sent something over another link since this one was pinged.
+
+        Then its link is half-open: a peer that has noticed that first has dialled a new one. A link with a backlog is
+        perhaps only slow.
+        """
+        if session.member is None or not session.keepalive_sent or session.backlog:
+            return False
+        others = (one for one in self.sessions.values() if one.member == session.member and one is not session)
+        return any(one.last_activity > session.asked_at for one in others)
 
     def _ask_for_life(self, session: Session) -> None:
         if session.classic:

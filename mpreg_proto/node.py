@@ -137,19 +137,22 @@ class Node:
     # -- inputs from the world: never raise for what a peer did ------------------------------------------------------
 
     @exclusive
-    def link_opened(self, link: LinkId, *, framing: Framing, dialled: Address | None, now: int) -> None:
+    def link_opened(
+        self, link: LinkId, *, framing: Framing, dialled: Address | None, client: LinkId | None = None, now: int
+    ) -> None:
         """Add an open transport. `dialled` is the address of a `Dial`, None for an accepted one.
 
+        Links with the same number as `client`, of any link so far, take turns as one client; None is the own number.
         Raises LocalProtocolError if the number `link` was used before or is below 1, and for a `dialled` that is no
         text; nothing has changed then.
         """
         self.links.check_new(link, framing, dialled)
         if self._tap is not None:
-            self._tap.input("link_opened", now, (link, framing, dialled))
+            self._tap.input("link_opened", now, (link, framing, dialled, client))
         if self._finished:  # the dial was in progress, or the peer has no Goodbye yet
             self.links.decline(link)
             return
-        self.links.opened(link, framing=framing, dialled=dialled, now=now)
+        self.links.opened(link, framing=framing, dialled=dialled, client=client, now=now)
         if dialled is not None:
             self.cluster.dial_answered(dialled)
         self._settle(now)

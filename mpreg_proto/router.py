@@ -233,7 +233,9 @@ class Machines:
         """Accept a request that this node coordinates, or refuse it while draining. See `Coordinator.submit`."""
         if self.draining:
             return [self.coordinator.refuse(request, link, faults.DRAINING)]
-        return self.coordinator.submit(request, link, now, size=size, credit=credit)
+        session = self.links.sessions.get(link)
+        client = link if session is None else session.client
+        return self.coordinator.submit(request, link, now, client=client, size=size, credit=credit)
 
     def refusal(self, call: Call, assumed: bool) -> Fault | None:
         """Return why this node cannot run `call` now: 1001 if it is not offered here, 1024 if this node drains.

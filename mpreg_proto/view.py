@@ -71,6 +71,8 @@ class NodeView(msgspec.Struct, frozen=True):
     links: int
     members: tuple[MemberView, ...]
     functions: tuple[FunctionRow, ...]
+    waiting: dict[str, int] = {}
+    """The calls that wait at this node for a place, by function: in its backlog or in the queue for its own slots."""
 
 
 def build_view(
@@ -102,6 +104,7 @@ def build_view(
             rtt=lambda member: links.rtt(cluster.links.get(member)),
         ),
         functions=cluster.index.table(),
+        waiting=_waiting(coordinator, worker),
     )
 
 
@@ -140,6 +143,13 @@ def member_views(
             )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.id)))
+
+
+def _waiting(coordinator: Coordinator, worker: Worker) -> dict[str, int]:
+    backlog, found = coordinator.pending_calls.backlog, worker.queue_lengths()
+    for function in backlog.functions:
+        found[function] = found.get(function, 0) + backlog.count(function)
+    return dict(sorted(found.items()))
 
 
 def _observers(cluster: Cluster, member: Member) -> tuple[str, ...]:

@@ -83,7 +83,8 @@ class Client:
     Use it as `async with Client(url) as client`, or `await client.connect()` and `await client.close()`, from any task
     of one event loop.
 
-    With several addresses it uses the first one that answers, and the next one when that node is lost or drains.
+    `wait` is how long it waits for the first node, in seconds: one that starts at the same time, for example. With
+    several addresses it uses the first one that answers, and the next one when that node is lost or drains.
     Requests that were not sent yet, or that a draining node refused, are sent on the next link. Requests that were
     pending on a lost link are repeated there if all of their functions are idempotent; the others raise OutcomeUnknown,
     as they may have run. Not thread-safe (`SyncClient` is).
@@ -94,6 +95,7 @@ class Client:
         *urls: str,
         cluster_id: str = "",
         name: str = "",
+        wait: float = 0.0,
         codec: ValueCodec | None = None,
         limits: Limits = DEFAULT,
         network: NetworkBackend | None = None,
@@ -106,6 +108,7 @@ class Client:
             parse_address(url)
         check_text(cluster_id, "cluster_id", example="shop")
         check_text(name, "name", example="report")
+        self._wait = nanoseconds(wait, "wait") or 0
         self._codec = codec or default_codec()
         self._make_session = partial(
             ClientSession,
@@ -142,8 +145,9 @@ class Client:
     async def connect(self) -> Self:
         """Connect; does nothing if connected. Any task may `close` the client, in any order with other clients.
 
-        Raises NotConnected if no address answers, or the node's own reason for refusing. If it is cancelled, the client
-        is not connected.
+        If no address answers, it tries them again until the `wait` of the client is over, and then raises NotConnected.
+        If the only node refuses the client, it raises the reason of the node at once. If it is cancelled, the client is
+        not connected.
         """
         connection = self._connection
         if connection.is_ended:
@@ -180,7 +184,13 @@ class Client:
 
     def _make_connection(self) -> ClientConnection:
         return ClientConnection(
-            self._make_session(), self.urls, self._open_link, self._limits, clock=self._clock, entropy=self._entropy
+            self._make_session(),
+            self.urls,
+            self._open_link,
+            self._limits,
+            wait=self._wait,
+            clock=self._clock,
+            entropy=self._entropy,
         )
 
     # -- calls --------------------------------------------------------------------------------------------------------
@@ -407,6 +417,7 @@ class ClientConnection:
         open_link: OpenLink,
         limits: Limits,
         *,
+        wait: int,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
@@ -416,6 +427,8 @@ class ClientConnection:
         self._urls = urls
         self._open_link = open_link
         self._limits = limits
+        self._wait = wait
+        """The nanoseconds for which it waits for the first node."""
         self._clock = clock
         self._entropy = entropy
         self._waiters: dict[int, ReplyWaiter] = {}
@@ -518,8 +531,12 @@ class ClientConnection:
         """Carry out all effects of the session. Never awaits."""
         for effect in self.session.drain():
             match effect:
-                case Send() | HangUp() | KeepAlive() | Pause() | Resume():
+                case Send() | KeepAlive() | Pause() | Resume():
                     self._link_loop.apply(effect)
+                case HangUp(link):
+                    self._link_loop.apply(effect)
+                    if (linked := self._links.get(link)) is not None and linked.ready:
+                        self._detach(linked)  # its close waits for seconds for a peer that takes nothing
                 case ReplyReceived(id, reply):
                     if (waiter := self._waiters.get(id)) is not None:
                         waiter.replies.append(reply)
@@ -603,9 +620,10 @@ class ClientConnection:
             self.flush()
 
     async def _stay_connected(self, tasks: TaskGroup, on_ready: Callable[[], None]) -> None:
-        """Dial the addresses in turn until one answers. The first round must succeed; later rounds repeat for ever."""
+        """Dial the addresses in turn until one answers. One must answer within the `wait`; later it tries for ever."""
         was_ready = False
         failures = 0
+        give_up = self._clock() + self._wait
         while True:
             tried: dict[str, str] = {}
             for url in self._urls:
@@ -628,13 +646,15 @@ class ClientConnection:
                     self.flush()
                 else:
                     tried[url] = "it hung up without a hello" if rejected is None else rejected.message
-            if not was_ready:
+            left = give_up - self._clock()
+            if not was_ready and left <= 0:
                 raise not_connected(tried)
             self.session.unreachable(_reasons(tried))
             failures += 1
-            most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8)) / SECOND
+            most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8))
             jitter = int.from_bytes(self._entropy(4), "big") / 2**32  # so that clients do not reconnect all at once
-            await anyio.sleep(most * jitter)
+            pause = most * jitter if was_ready else min(min(most, _FIRST_PAUSE) * jitter, left)
+            await anyio.sleep(pause / SECOND)
 
     def _spawn(self, start: Callable[[], Coroutine[object, object, None]]) -> None:
         assert self._tasks is not None, "effects are carried out while the connection runs"
@@ -675,6 +695,8 @@ class _ClientLink:
         """Set when no more requests are sent on it: the link has ended, or its node drains."""
 
 
+_FIRST_PAUSE = SECOND
+"""The longest pause between two rounds while the client waits for its first node."""
 _MAX_SLEEP_SECONDS = 3600.0
 """Seconds; some event loops refuse a timer of years."""
 _CLOSED = Fault(ErrorCode.CANCELLED, "the client was closed before it could be sent", {"maybe_executed": False})

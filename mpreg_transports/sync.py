@@ -58,13 +58,16 @@ class SyncClient:
         *urls: str,
         cluster_id: str = "",
         name: str = "",
+        wait: float = 0.0,
         codec: ValueCodec | None = None,
         limits: Limits = DEFAULT,
         backend: str = "asyncio",
     ) -> None:
         self._codec = codec or default_codec()
         check_backend(backend)
-        self._make = partial(Client, *urls, cluster_id=cluster_id, name=name, codec=self._codec, limits=limits)
+        self._make = partial(
+            Client, *urls, cluster_id=cluster_id, name=name, wait=wait, codec=self._codec, limits=limits
+        )
         self._client = self._make()
         self._backend = backend
         # Held while a call is passed to the event loop, so that none is passed to an event loop that is ending.

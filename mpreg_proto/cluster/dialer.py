@@ -38,6 +38,8 @@ MIN_LINKS = 3
 """With fewer links than this, and others alive, a link to any member is useful."""
 OWN_AFTER = 5
 """An address that led to this process so often in a row counts as its own; it is still tried at intervals."""
+ONE_MEMBER_AFTER = 4
+"""A seed that led to the same member so often in a row is another address of that member, not a name for several."""
 LINK_KEPT_FOR = 30 * SECOND
 """The time for which a link that a call waited for is kept after that."""
 
@@ -54,10 +56,12 @@ class AddressRow:
         "own_hits",
         "rare",
         "reached",
+        "revisits",
         "seed",
         "silent",
         "silent_since",
         "tried",
+        "visits",
     )
 
     def __init__(self) -> None:
@@ -78,6 +82,10 @@ class AddressRow:
         """True if it is tried rarely now."""
         self.tried: int = -1
         """The time of its last failure."""
+        self.visits: int = 0
+        """The number of completed handshakes there."""
+        self.revisits: int = 0
+        """How many of them in a row led to the same member as the one before."""
 
 
 class Backoff:
@@ -109,6 +117,11 @@ class Backoff:
             return 0
         row.flaps += 1
         return self.pause(row.flaps - 1, dead=False)
+
+    def next_visit(self, row: AddressRow) -> int:
+        """Return the pause before a seed is dialled again that may lead to other members, shared by all members."""
+        whole = min(self._limits.dial_longest << min(row.visits, 32), self._limits.rare_dial) * len(self._rings)
+        return whole // 2 + int(whole * self._rng.fraction()) // 2 + 1
 
     def pause(self, failures: int, *, dead: bool) -> int:
         """Return a pause doubled from `dial_first`, with full jitter; living members share those of seeds and the dead.
@@ -262,9 +275,12 @@ class Dialer:
         expected, _ = self._end_dial(dialled) or (None, Rank.FRESH)
         row = self._rows.get(dialled)
         if row is not None:
+            row.visits, row.revisits = row.visits + 1, row.revisits + 1 if row.last_member == member else 0
             row.last_member, row.reached, row.failures, row.silent, row.rare = member, now, 0, False, False
             row.own_hits = 0
             self._cancel_timer(dialled)
+            if row.seed:
+                self._dial_by(dialled, now + self._backoff.next_visit(row))
         return expected if expected != member else None, self._start_waiting(now)
 
     def dial_answered(self, address: Address) -> None:
@@ -429,7 +445,7 @@ class Dialer:
         row = self._rows.get(address)
         if row is None or address in self._dialling or self.stopped or address in self._own_addresses:
             return []
-        if not self._needed(address):
+        if not self._needed(address) and not self._is_shared(address, row):
             if row.interested or row.seed:  # a member met there may leave without notice
                 self._dial_by(address, now + self._limits.rare_dial)
             return []
@@ -478,7 +494,7 @@ class Dialer:
             waiting.pop(address, None)
 
     def _retry_later(self, address: Address, row: AddressRow, now: int) -> None:
-        if not self.stopped and self._needed(address):
+        if not self.stopped and (self._needed(address) or self._is_shared(address, row)):
             dead = not any(self._members.routable(member) for member in row.interested)
             self._cancel_timer(address)
             self._dial_by(address, now + self._backoff.after_failure(row, now, dead=dead))
@@ -518,6 +534,16 @@ class Dialer:
             known = met or any(address in self._addresses_of(member) for member in self._rings.ids())
             return not known or self._too_few_links
         return any(self._members.standing(member) is Standing.DEAD for member in row.interested)
+
+    def _is_shared(self, address: Address, row: AddressRow) -> bool:
+        """Return whether a seed may lead to several members, as a service name does.
+
+        It is dialled now and then although a member answered there: if all nodes of a cluster start with a name, some
+        may meet only each other, and form a cluster of their own.
+        """
+        if not row.seed or row.revisits >= ONE_MEMBER_AFTER or address in self._own_addresses:
+            return False
+        return not any(address in self._addresses_of(member) for member in self._rings.ids())
 
     @property
     def _too_few_links(self) -> bool:

@@ -258,7 +258,11 @@ _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.D
 """Refusals after which a call may go to another member: a stale route, overload, a member that leaves."""
 _LOST_THERE = "its node or link was lost, and it starts again"
 _SLICE: Final = 128
-"""The most calls that are placed at once; they take about two milliseconds. Other inputs come between two slices."""
+"""The most calls that are placed at once. Other inputs come between two slices."""
+_SHARED_SLICE: Final = 16
+"""The same while other clients ask: with inline functions, which run at once, a slice takes about two milliseconds."""
+_SHARED_FOR: Final = SECOND
+"""The time for which that holds after a request of another client has arrived, in ns."""
 _MAX_RETRY_DELAY = 5 * SECOND
 """The longest pause before a lost call is started again, in ns."""
 
@@ -302,6 +306,8 @@ class Coordinator:
         """The requests in progress, by their local id."""
         self.unplaced: dict[RequestId, list[str]] = {}
         """The ready calls that are still to be placed, of requests with more than one slice; they take turns."""
+        self._shared_until = 0
+        """The time until which slices are short, as clients have arrived beside others."""
         self.scheduler: Scheduler = Scheduler(
             me,
             outstanding=self.outstanding,
@@ -316,11 +322,18 @@ class Coordinator:
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def submit(
-        self, request: Request, link: LinkId, now: int, *, size: int = 0, credit: tuple[int, int] | None = None
+        self,
+        request: Request,
+        link: LinkId,
+        now: int,
+        *,
+        client: LinkId | None = None,
+        size: int = 0,
+        credit: tuple[int, int] | None = None,
     ) -> list[RequestOutput]:
         """Accept a request of `size` bytes that came over `link`; `credit` is that of a native client.
 
-        It is answered exactly once, unless that link ends first.
+        It takes turns as `client`, by default as its link. It is answered exactly once, unless that link ends first.
         """
         if request.id in self.in_flight.origins.get(link, ()):
             fault = Fault(ErrorCode.INVALID_REQUEST, f"request {request.id} is already in progress on this link")
@@ -341,11 +354,15 @@ class Coordinator:
             return [self.refuse(request, link, self.scheduler.not_found(unroutable[0], place=1))]
         if request.again and (refusal := self.scheduler.not_repeatable(request)) is not None:
             return [self.refuse(request, link, refusal)]
-        if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
+        client = link if client is None else client
+        if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, client, now)):
             return [self.refuse(request, link, refusal)]
+        if mine < len(self.requests):
+            self._shared_until = now + _SHARED_FOR
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline, size=size)
+        execution.client = client
         execution.unverified = request.again and bool(self.scheduler.unroutable(request))
         if not unroutable:
             return self._place(execution, execution.start(now), now)
@@ -372,7 +389,7 @@ class Coordinator:
         )
         return SendReply(link, Result(request.id, fault=fault.with_details(maybe_executed=started)), started)
 
-    def _not_admitted(self, request: Request, plan: Plan, link: LinkId, now: int) -> Fault | None:
+    def _not_admitted(self, request: Request, plan: Plan, client: LinkId, now: int) -> Fault | None:
         """Return 1022 if one of the first calls of a request would wait for too long, or None."""
         backlog = self.pending_calls.backlog
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
@@ -383,7 +400,7 @@ class Coordinator:
                 if backlog.has(requirement) or not self.scheduler.has_place(requirement, None):
                     waiting[call.function] = None
         for function in waiting:
-            after = backlog.refuses(function, link, timeout, now)
+            after = backlog.refuses(function, client, timeout, now)
             if after is not None:
                 return faults.not_admitted(function, waited=backlog.waited(function, now), retry_after=after)
         return None
@@ -647,7 +664,7 @@ class Coordinator:
         if not (isinstance(row, Failed) and row.refused):
             self.outstanding.credits.returned(member, function, attempt.candidate.capacity)
             if len(self.pending_calls.backlog):
-                self.pending_calls.backlog.ran(function, execution.link, ran, now, charged=attempt.charged)
+                self.pending_calls.backlog.ran(function, execution.client, ran, now, charged=attempt.charged)
         elif faults.has_no_place(row.fault):
             self.outstanding.credits.refused(member, function)
         if execution.id not in self.requests:
@@ -824,10 +841,11 @@ class Coordinator:
         A call that no node can run may end the request before. Of more than one slice the rest is placed in the next
         ones.
         """
-        if len(names) > _SLICE:
-            self.unplaced.setdefault(execution.id, []).extend(names[_SLICE:])
+        most = _SHARED_SLICE if now < self._shared_until else _SLICE
+        if len(names) > most:
+            self.unplaced.setdefault(execution.id, []).extend(names[most:])
             self._timers.set((TimerKind.PLACE, 0), now)
-            names = names[:_SLICE]
+            names = names[:most]
         actions: list[RequestOutput] = []
         if execution.fed:
             names = self._without_streams(execution, names, actions, now)

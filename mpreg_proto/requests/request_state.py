@@ -230,6 +230,7 @@ class Execution:
         "_dependents_left",
         "_retained",
         "arrived",
+        "client",
         "deadline",
         "dispatches",
         "dropped_tries",
@@ -274,6 +275,8 @@ class Execution:
         self.plan: Plan = plan
         self.link: LinkId = link
         """The link that the reply goes to."""
+        self.client: LinkId = link
+        """The client under which it takes turns: its link, unless that has another one (`Node.link_opened`)."""
         self.reply_id: int = request.id
         self.size: int = size
         """The bytes of its message; 0 if it was never encoded."""
@@ -417,6 +420,10 @@ class Execution:
             if name in self.possibly_started:
                 may_be = state is _STATE.POSSIBLY_STARTED or (state >= _STATE.DONE and state is not _STATE.SKIPPED)
                 assert may_be, f"{name!r} may have started and is {state.name}"
+            needed = name in self._retained or any(self.is_open(one) for one in self.plan.dependents.get(name, ()))
+            kept = state is _STATE.DONE and needed
+            assert kept == (name in self.values) or not self.open_count, f"{name!r}: its result is kept: {not kept}"
+        assert self.values_size == sum(map(len, self.values.values())), "the bytes of the results are counted wrong"
 
     def start(self, now: int) -> list[str]:
         """Return the open calls without dependencies, in the request's order: they are READY."""

@@ -111,7 +111,7 @@ class PendingCalls:
         self._forget_link_target(key)
         execution.pending[name] = None
         self.calls[key] = None
-        self.backlog.add(key, requirement, client=execution.link, deadline=execution.deadline, now=now)
+        self.backlog.add(key, requirement, client=execution.client, deadline=execution.deadline, now=now)
         timer = (TimerKind.BACKLOG, requirement[0])
         if timer not in self._timers:
             self._timers.set(timer, now + POLL)
@@ -520,7 +520,7 @@ class Scheduler:
             number = self._outstanding.next_number()
             progress = execution.request.progress
             dispatch = Dispatch(
-                link, number, [], {}, execution.deadline, to=to, client=execution.link, progress=progress
+                link, number, [], {}, execution.deadline, to=to, client=execution.client, progress=progress
             )
             batch = batches[route] = _Batch(dispatch)
             execution.dispatches[number] = link

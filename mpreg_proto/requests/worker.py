@@ -462,6 +462,10 @@ class Worker:
         """The number of bodies that have started and not ended, with the cancelled ones."""
         return len(self._runs)
 
+    def queue_lengths(self) -> dict[str, int]:
+        """Return the number of calls that wait for a slot, by function."""
+        return {function: len(queue) for function, queue in self._queues.items()}
+
     def job(self, run: RunId) -> Job | None:
         """Return the call of a run; None once its body has ended."""
         return self._runs.get(run)

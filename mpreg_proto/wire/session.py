@@ -107,6 +107,7 @@ class Session:
         "asked_at",
         "backlog",
         "classic",
+        "client",
         "dialled",
         "flooding",
         "framing",
@@ -141,6 +142,8 @@ class Session:
         now: int,
     ) -> None:
         self.link: LinkId = link
+        self.client: LinkId = link
+        """The number under which its requests take turns with those of others."""
         self.framing: Framing = framing
         self.dialled: Address | None = dialled
         self.local_hello: Hello = local_hello
@@ -196,6 +199,11 @@ class Session:
     def closing(self) -> bool:
         """True if a side has sent a goodbye, or the link has ended."""
         return self.stage not in (Stage.OPENING, Stage.OPEN)
+
+    @property
+    def receiving(self) -> bool:
+        """True if a part of a message has arrived; on links that keep message boundaries that is not known."""
+        return self._reader is not None and self._reader.buffered > 0
 
     def touch(self, now: int) -> None:
         """Record activity: bytes arrived, or the peer took some."""

@@ -223,7 +223,10 @@ class Function:
             if final is not None:
                 done(final)
 
-        body = self.pool.start(self.call, run.args, run.kwargs, runtime.contexts.for_thread())
+        def in_thread(make: Callable[[], Any], made: Callable[[Any], None]) -> None:
+            runtime.threads.start(make, made, runtime.call_soon_threadsafe)
+
+        body = self.pool.start(self.call, run.args, run.kwargs, runtime.contexts.for_thread(), in_thread)
         if isinstance(body, PoolRun):
             body.add_done_callback(partial(runtime.call_soon_threadsafe, settle))
         return body

@@ -55,6 +55,8 @@ class GeneratorThread:
         call_soon_threadsafe: Callable[..., None],
     ) -> None:
         self._call: Callable[[], Generator[Any, Any, Any]] | None = call
+        self._generator: Generator[Any, Any, Any] | None = None
+        self._context: Context | None = None
         self._deliver = deliver
         self._done = done
         self._call_soon_threadsafe = call_soon_threadsafe
@@ -63,34 +65,60 @@ class GeneratorThread:
         self._closing = False
         self._items: list[Any] = []
         """The items that the event loop has not taken yet."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when `is_ready` may have become true, for threads that cannot wait in `run` (`use_threads`)."""
 
     def start(self, context: Context, threads: Threads) -> None:
         """Start it. Raises RuntimeError when the system allows no more threads."""
-        threads.start(lambda: self._main(context), self._settle, self._call_soon_threadsafe)
+        self._context = context
+        threads.start(self.run, self._settle, self._call_soon_threadsafe)
 
     def demand(self, items: int) -> None:
         """Let it produce so many more items. Called in the event loop's thread."""
         with self._changed:
             self._demand += items
             self._changed.notify()
+        self._notify()
 
     def cancel(self) -> None:
         """Close the generator at its next `yield`, or at the one where it waits."""
         with self._changed:
             self._closing = True
             self._changed.notify()
+        self._notify()
 
-    def _main(self, context: Context) -> Outcome:
+    def _notify(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
+    @property
+    def is_ready(self) -> bool:
+        """True if an item is wanted, or the generator is to be closed."""
+        return self._demand > 0 or self._closing
+
+    def run(self) -> Outcome:
+        """Produce all items, and wait in between. Called in the worker thread."""
+        while (outcome := self.advance()) is None:
+            with self._changed:
+                while not self.is_ready:
+                    self._changed.wait()
+        return outcome
+
+    def advance(self) -> Outcome | None:
+        """Produce the items that are wanted. Return the outcome, or None if the generator waits for `is_ready`."""
+        assert self._context is not None
         try:
-            return context.run(self._step)
+            return self._context.run(self._produce)
         except BaseException as error:  # in a worker thread of this package only the body raises
             return describe_exception(error, skip_frames=2)
 
-    def _step(self) -> Outcome:
-        call, self._call = self._call, None
-        assert call is not None
-        generator = call()
-        del call  # it keeps the arguments
+    def _produce(self) -> Outcome | None:
+        if self._generator is None:
+            call, self._call = self._call, None
+            assert call is not None
+            self._generator = call()
+            del call  # it keeps the arguments
+        generator, ended = self._generator, True
         try:
             while self._may_go_on():
                 try:
@@ -99,17 +127,20 @@ class GeneratorThread:
                     return Returned(None)
                 self._emit(item)
                 del item
+            ended = self._closing
         finally:
-            generator.close()
-        return Stopped()
+            if ended:
+                self._generator = None
+                generator.close()
+        return Stopped() if ended else None
 
     def _may_go_on(self) -> bool:
-        """Wait until an item is wanted. Return False if the generator is to be closed."""
+        """Use up one item of the demand. Return False if there is none, or if the generator is to be closed."""
         with self._changed:
-            while not self._demand and not self._closing:
-                self._changed.wait()
+            if self._closing or not self._demand:
+                return False
             self._demand -= 1
-            return not self._closing
+            return True
 
     def _emit(self, item: Any) -> None:
         with self._changed:

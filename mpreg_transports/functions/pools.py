@@ -2,7 +2,8 @@
 
 If `submit` raises, it has refused: the body has not begun, and the call goes to another node. A body in an executor
 that breaks may have begun. A given executor that takes no more calls is closed, and the driver withdraws its functions.
-If a function makes the executor, a new one is made, a few times in a row. The standard library's executors get a
+If a function makes the executor, a new one is made, a few times in a row, in a worker thread: it may wait for a cluster
+that does not answer, and meanwhile only the calls of its functions wait. The standard library's executors get a
 `_Work`, which describes exceptions where they are raised, separates the contexts of calls, and knows if a body was
 still in the queue when the executor broke: such a body runs in the next executor. Others get the plain function, as
 their handling of it is unknown; of Dask's the errors are known that mean a lost worker and a closed client.
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Final
 
 from mpreg_proto.describe import exception_text, type_name
@@ -25,6 +27,11 @@ from mpreg_transports.functions.exceptions import describe_exception
 
 ExecutorSource = Executor | Callable[[], Executor]
 """The type of `executor=`."""
+InThread = Callable[[Callable[[], Any], Callable[[Any], None]], None]
+"""Runs the first function in a worker thread, and then the second with its result in the event loop.
+
+Raises RuntimeError when the system allows no more threads; then nothing has started.
+"""
 
 _TRIES: Final = 3
 """The executors made in a row of which none has finished a body; then the functions are withdrawn."""
@@ -37,6 +44,10 @@ _WORKER_LOST: Final = "distributed.scheduler.KilledWorker"
 """The outcome of a call in Dask whose workers died. It concerns that call alone: others work, and new ones start."""
 
 
+_Parts = tuple[Callable[..., Any], list[Any], dict[str, Any], Context]
+"""A body: the function, its arguments, and the context in which it is called."""
+
+
 class Pool:
     """One executor, or a function that makes one, and all functions that run in it."""
 
@@ -46,6 +57,9 @@ class Pool:
         self._make = None if isinstance(source, Executor) else source
         self._executor = source if isinstance(source, Executor) else None
         self._tries = 0
+        self._making = False
+        """True while a thread makes the executor, for which the bodies in `_waiting` wait."""
+        self._waiting: list[PoolRun] = []
         self.life: int = 0
         """The number of times that it was closed with its node."""
 
@@ -69,19 +83,35 @@ class Pool:
             raise CannotImport(f"{name} {reason}: processes cannot import it; move it out")
 
     def start(
-        self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], context: Context
+        self,
+        call: Callable[..., Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        context: Context,
+        in_thread: InThread | None = None,
     ) -> PoolRun | NotStarted | Lost:
-        """Submit a body. NotStarted: it has not begun and never will. Lost: it may have begun."""
+        """Submit a body. NotStarted: it has not begun and never will. Lost: it may have begun.
+
+        With `in_thread`, the executor is made in a thread, and the body is submitted then; without, it is made here.
+        """
+        body = PoolRun(self, (call, args, kwargs, context), in_thread)
+        ended = self.submit(body)
+        return body if ended is None else ended
+
+    def submit(self, body: PoolRun) -> NotStarted | Lost | None:
+        """Submit a body, now or once there is an executor; return None, or its outcome as `start` does."""
         refused = NotStarted(self.closed_reason)
         while not self.closed_reason:
+            if self._executor is None and body.in_thread is not None:
+                return self._wait(body, body.in_thread)
             executor = self._executor
             if executor is None and (executor := self._create_executor()) is None:
                 continue
+            call, args, kwargs, context = body.parts
             is_stdlib = isinstance(executor, (ThreadPoolExecutor, ProcessPoolExecutor))
             work = _Work(call, args, kwargs, context) if is_stdlib else None
             try:
                 future = executor.submit(work) if work is not None else executor.submit(call, *args, **kwargs)
-                return PoolRun(self, executor, future, work)
             except BaseException as error:
                 cause = f"its executor takes no calls: {type_name(type(error))}: {exception_text(error)}"
                 if work is not None and not work.claim():  # it was queued, and began, before the error
@@ -90,7 +120,48 @@ class Pool:
                 if not _takes_no_more(executor, error):
                     return refused
                 self.mark_broken(executor, refused.reason)
+            else:
+                body.submitted(executor, future, work)
+                return None
         return refused if refused.reason else NotStarted(self.closed_reason)
+
+    def _wait(self, body: PoolRun, in_thread: InThread) -> NotStarted | None:
+        """Let a body wait for the executor, which a thread makes."""
+        if not self._making:
+            try:
+                in_thread(partial(self._call_for, self.life), partial(self._made, self.life))
+            except RuntimeError as error:
+                return NotStarted(f"no worker thread could be started: {exception_text(error)}")
+            self._making = True
+        self._waiting.append(body)
+        return None
+
+    def stop_waiting(self, body: PoolRun) -> bool:
+        """Remove a body that waits for the executor; return whether it did."""
+        if body not in self._waiting:
+            return False
+        self._waiting.remove(body)
+        return True
+
+    def _call_for(self, life: int) -> Executor | str | None:
+        """Make an executor, in a thread; None if its node has ended meanwhile, and nobody would shut it down."""
+        made = self._call_factory()
+        if life == self.life or isinstance(made, str):
+            return made
+        _shut_down(made)
+        return None
+
+    def _made(self, life: int, made: Executor | str | None) -> None:
+        """Submit the bodies that have waited, in the event loop."""
+        if life != self.life:
+            if isinstance(made, Executor):
+                _shut_down(made)
+            return
+        waiting, self._waiting, self._making = self._waiting, [], False
+        if made is not None:
+            self._record_made(made)
+        for body in waiting:
+            body.resume()
 
     def mark_broken(self, executor: Executor, cause: str) -> None:
         """Handle an `executor` that takes no more calls: make another for the next call, or close the pool."""
@@ -116,23 +187,32 @@ class Pool:
         if self._make is not None:
             executor, self._executor = self._executor, None
             self._tries = 0
+            self._making, self._waiting = False, []
             self.life += 1
             if executor is not None:
                 _shut_down(executor)
 
     def _create_executor(self) -> Executor | None:
+        return self._record_made(self._call_factory())
+
+    def _call_factory(self) -> Executor | str:
+        """Return an executor, or the reason why there is none. Any thread may call it."""
         assert self._make is not None
-        self._tries += 1
         try:
             made: object = self._make()
-            if isinstance(made, Executor):
-                self._executor = made
-                return made
-            cause = f"the function given as executor= made {type_name(type(made))}, expected an Executor"
         except BaseException as error:
-            cause = f"the function given as executor= raised {type_name(type(error))}: {exception_text(error)}"
+            return f"the function given as executor= raised {type_name(type(error))}: {exception_text(error)}"
+        if isinstance(made, Executor):
+            return made
+        return f"the function given as executor= made {type_name(type(made))}, expected an Executor"
+
+    def _record_made(self, made: Executor | str) -> Executor | None:
+        self._tries += 1
+        if isinstance(made, Executor):
+            self._executor = made
+            return made
         if self._tries >= _TRIES:
-            self.closed_reason = cause
+            self.closed_reason = made
         return None
 
 
@@ -153,34 +233,54 @@ class Pools:
 
 
 class PoolRun:
-    """One body in an executor."""
+    """One body in an executor, or one that waits for an executor that is being made."""
 
-    def __init__(self, pool: Pool, executor: Executor, future: Future[Any], work: _Work | None) -> None:
+    def __init__(self, pool: Pool, parts: _Parts, in_thread: InThread | None) -> None:
+        self.parts = parts
+        self.in_thread = in_thread
         self._pool = pool
-        self._executor = executor
-        self._future = future
-        self._work = work
+        self._executor: Executor | None = None
+        self._future: Future[Any] | None = None
+        self._work: _Work | None = None
         self._life = pool.life
         self._cancelled = False
         self._alone = False
         """True if the executor goes on, although it has lost this body."""
         self._done: Callable[[PoolRun, Outcome], None] | None = None
 
+    def submitted(self, executor: Executor, future: Future[Any], work: _Work | None) -> None:
+        """Record that the body is in an executor."""
+        self._executor, self._future, self._work = executor, future, work
+        if self._done is not None:
+            self.add_done_callback(self._done)
+
     def add_done_callback(self, done: Callable[[PoolRun, Outcome], None]) -> None:
         """Call `done` with the outcome, in any thread; in the calling thread if there is an outcome already."""
         self._done = done
-        self._future.add_done_callback(lambda future: done(self, self._outcome(future)))
+        if self._future is not None:
+            self._future.add_done_callback(lambda future: done(self, self._outcome(future)))
 
     def cancel(self) -> None:
         """Remove the body from the executor's queue; if it has begun, it goes on."""
         self._cancelled = True
-        self._future.cancel()
+        if self._future is not None:
+            self._future.cancel()
+        elif self._pool.stop_waiting(self) and self._done is not None:
+            self._done(self, Stopped())
+
+    def resume(self) -> None:
+        """Submit the body, which has waited for the executor."""
+        ended = self._pool.submit(self)
+        if ended is not None and self._done is not None:
+            self._done(self, ended)
 
     def record_outcome(self, outcome: Outcome) -> Outcome | None:
         """Update the state of the executor from an outcome. Runs in the event loop's thread.
 
         Return the outcome of the body. None: it was in the queue of an executor that broke, and is in another now.
         """
+        if self._executor is None:
+            return outcome  # it has waited for an executor in vain
         if isinstance(outcome, (Lost, NotStarted)) and not self._alone:
             self._pool.mark_broken(self._executor, outcome.reason)
             if isinstance(outcome, NotStarted) and self._life == self._pool.life:
@@ -191,15 +291,11 @@ class PoolRun:
 
     def _start_again(self) -> Outcome | None:
         """Submit the body to the next executor. Return its outcome if there is one already."""
-        assert self._work is not None and self._done is not None
-        again = self._pool.start(*self._work.parts)
-        if not isinstance(again, PoolRun):
-            return again
-        self._executor, self._future, self._work = again._executor, again._future, again._work
-        self.add_done_callback(self._done)
-        return None
+        self._executor = self._future = self._work = None
+        return self._pool.submit(self)
 
     def _outcome(self, future: Future[Any]) -> Outcome:
+        assert self._executor is not None
         is_stdlib = isinstance(self._executor, (ThreadPoolExecutor, ProcessPoolExecutor))
         if future.cancelled():
             if self._cancelled:
@@ -229,11 +325,6 @@ class _Work:
         self._kwargs = kwargs
         self._context = context
         self._unclaimed = [True]
-
-    @property
-    def parts(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any], Context]:
-        """The arguments of `Pool.start`."""
-        return self._call, self._args, self._kwargs, self._context
 
     def claim(self) -> bool:
         """Return True to the first caller only: it may run the call or cancel it."""

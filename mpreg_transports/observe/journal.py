@@ -41,7 +41,7 @@ from mpreg_proto.effects import (
     Stopped,
 )
 from mpreg_proto.errors import LocalProtocolError
-from mpreg_proto.ids import Address, MemberId
+from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
@@ -233,8 +233,8 @@ def _recreate_node(start: Start, inputs: Iterable[Checkpoint | Input], *, codec:
 def _encode_args(name: str, args: tuple[Any, ...], codec: ValueCodec) -> tuple[Any, ...]:
     """Return the arguments of an input as plain data."""
     match name, args:
-        case "link_opened", (link, framing, dialled):
-            return link, framing.value, dialled
+        case "link_opened", (link, framing, dialled, client):
+            return link, framing.value, dialled, client
         case "receive", (link, data):
             return link, data if isinstance(data, str) else bytes(data)
         case "finished", (run, outcome, began):
@@ -257,7 +257,8 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
     name, now, args = record.name, record.now, record.args
     if name == "link_opened":
         dialled = None if args[2] is None else Address(args[2])
-        node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, now=now)
+        client = None if args[3] is None else LinkId(args[3])
+        node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, client=client, now=now)
     elif name == "finished":
         node.finished(args[0], _decode_outcome(args[2:], codec), now=now, began=args[1])
     elif name == "yielded":

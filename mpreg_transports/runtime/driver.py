@@ -54,6 +54,8 @@ log: logs.NodeLog = logs.get(__name__)
 
 _CLOSE_TIMEOUT = 5_000_000_000
 """The nanoseconds for links to close once the node has left, counted while no peer takes any of the unsent bytes."""
+_HOSTS = 1024
+"""The hosts whose `POST /rpc` share turns that are remembered; the oldest is forgotten first."""
 _CLOSE_CHECK = 200_000_000
 """The nanoseconds between two checks whether peers still take what was sent before the node left."""
 _CLEANUP_SECONDS = 2.0
@@ -129,6 +131,8 @@ class Driver:
         self._backlog_reported = False
         """True if a backlog was reported since the effects were carried out last."""
         self._close_deadline: int | None = None
+        self._hosts: dict[str, LinkId] = {}
+        """The number under which the messages of each host take turns, see `exchange`; the latest are last."""
         self.on_local_host: Callable[[str, Address | None], None] | None = None
         """Called for each new link with this machine's address and the dialled one (None: the link was accepted)."""
         self.on_failure: Callable[[str, Raised], None] = lambda function, raised: None
@@ -257,21 +261,32 @@ class Driver:
         """Return this machine's addresses at the local ends of the open links."""
         return set(self._local_hosts.values())
 
-    async def exchange(self, body: bytes) -> bytes:
+    async def exchange(self, body: bytes, host: str = "") -> bytes:
         """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`).
 
-        Raises LinkEnded if the node ends first.
+        All messages of a `host` take turns as one client; empty: each is a client of its own. Raises LinkEnded if the
+        node ends first.
         """
         if self._stopped:
             raise LinkEnded("the node has ended")
         link, slot = self._links.open_slot()
         try:
-            self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock())
+            client = self._client_at(host, link) if host else None
+            self.node.link_opened(
+                link, framing=Framing.CLASSIC_MESSAGES, dialled=None, client=client, now=self._clock()
+            )
             self.node.receive(link, body, now=self._clock())
             self.flush()
             return await slot.answer()
         finally:
             self._links.end(link)
+
+    def _client_at(self, host: str, link: LinkId) -> LinkId:
+        """Return the number of the client at a host: that of its first link, as long as the host is remembered."""
+        client = self._hosts[host] = self._hosts.pop(host, link)
+        if len(self._hosts) > _HOSTS:
+            del self._hosts[next(iter(self._hosts))]
+        return client
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

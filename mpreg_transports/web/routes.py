@@ -51,7 +51,7 @@ class HttpRoutes:
     def __init__(
         self,
         view: Callable[[], NodeView],
-        exchange: Callable[[bytes], Awaitable[bytes]],
+        exchange: Callable[[bytes, str], Awaitable[bytes]],
         access: Access | None = None,
     ) -> None:
         self._access = access or Access()
@@ -99,7 +99,8 @@ class HttpRoutes:
         return _json(200, msgspec.json.encode(self._view()))
 
     async def _rpc(self, request: HttpRequest) -> HttpResponse:
-        body = await self._exchange(request.body)
+        host = request.peer.rpartition(":")[0]  # without the port, which differs for each connection
+        body = await self._exchange(request.body, host)
         answer = msgspec.json.decode(body, type=_ClassicReply)
         error = answer.error
         if error is None or bytes(answer.r) != b"null":

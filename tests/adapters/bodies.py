@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import decimal
 import queue
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
@@ -23,6 +23,7 @@ from anyio.abc import TaskGroup
 
 from mpreg_proto.requests.worker import ITEM_WINDOW
 from mpreg_proto.wire.values import ValueCodec
+from mpreg_transports.functions.generators import GeneratorThread
 from mpreg_transports.values import codec as plain_codec
 from tests.adapters.loops import now
 
@@ -203,6 +204,30 @@ def generator(ledger: Ledger, function: str, server: str) -> Callable[..., Any]:
     return items
 
 
+def plain_generator(ledger: Ledger, function: str, server: str) -> Callable[..., Any]:
+    """Return the same as a plain function: its items take no time, and what is between them is drawn by the threads."""
+
+    def items(spec: dict[str, Any], many: int) -> Iterator[Any]:
+        start, how = ledger.begin(spec, function, server), "cancelled"
+        try:
+            for number in range(many):
+                if number - ledger.taken.get(start.call, 0) > ITEM_WINDOW:
+                    ledger.wrong.append(f"{function} for {start.call} produced {number} items that nobody has used")
+                yield number
+            if spec["raises"]:
+                how = "raises"
+                raise Wanted(spec["call"])
+            yield result(spec["call"], spec["number"], [], spec["size"])
+            how = "returns"
+        except GeneratorExit:
+            start.cancelled_at = now()
+            raise
+        finally:
+            ledger.end(start, how)
+
+    return items
+
+
 class VirtualThreads:
     """Threads as tasks of the event loop: `Threads` of mpreg_transports/functions/threads.py."""
 
@@ -224,16 +249,32 @@ class VirtualThreads:
         OWNER.set("a thread")  # a real one has a context of its own
         await anyio.sleep(self._draw.choice((0.0, 0.0001, 0.02)))
         self._ledger.latest = None
-        outcome = call()
+        generator = getattr(call, "__self__", None)
+        outcome = generator.advance() if isinstance(generator, GeneratorThread) else call()
         start, self._ledger.latest = self._ledger.latest, None
+        if isinstance(generator, GeneratorThread) and outcome is None:
+            outcome = await self._finish(generator)
         if start is not None:
             start.delivered = None
-        del call
+        del call, generator
         await anyio.sleep(drawn_seconds(self._draw))
         self.busy -= 1
         if start is not None:
             start.delivered = now()
         soon(done, outcome)
+
+    async def _finish(self, generator: GeneratorThread) -> Any:
+        """Let a generator go on each time that items are wanted, or that it is to be closed; return its outcome."""
+        while True:
+            if not generator.is_ready:
+                changed = anyio.Event()
+                generator.on_change = changed.set
+                await changed.wait()
+                generator.on_change = None
+            await anyio.sleep(self._draw.choice((0.0, 0.0001, 0.02)))
+            outcome = generator.advance()
+            if outcome is not None:
+                return outcome
 
 
 class VirtualExecutor(Executor):

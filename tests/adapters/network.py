@@ -537,9 +537,11 @@ class FaultyListener:
                 for end, how in self._waiting:
                     self.accept(end, how)
                 task_status.started()
-                await self._ended.wait()
+                try:
+                    await self._ended.wait()
+                finally:  # before the open links have closed
+                    self.listens = False
         finally:
-            self.listens = False
             self._tasks = self._on_link = self._on_http = None
 
     async def close(self) -> None:

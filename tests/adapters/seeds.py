@@ -21,6 +21,7 @@ SITUATIONS = (
     "a cancel came while a body ran",
     "a generator produced all of its items",
     "a generator was left early",
+    "a plain generator waited for its consumer",
     "a call ended while its node left",
     "a client dialled again after a pause",
     "a client reconnected with calls out",

@@ -33,7 +33,16 @@ from mpreg_transports.links import http, tcp
 from mpreg_transports.links.base import LinkEnded
 from mpreg_transports.runtime.driver import Driver
 from tests.adapters import bodies, checks, loops, pairs
-from tests.adapters.bodies import OWNER, Ledger, VirtualExecutor, VirtualThreadPool, VirtualThreads, body, generator
+from tests.adapters.bodies import (
+    OWNER,
+    Ledger,
+    VirtualExecutor,
+    VirtualThreadPool,
+    VirtualThreads,
+    body,
+    generator,
+    plain_generator,
+)
 from tests.adapters.json_clients import JsonLink, post
 from tests.adapters.loops import now
 from tests.adapters.network import SCHEME, FaultyLink, Network, NetworkHost, unacknowledged
@@ -61,7 +70,8 @@ MADE_BREAKS = 2
 
 
 _ITEMS = "-items"
-"""The end of the name of a generator beside an async function."""
+"""The end of the name of a generator beside a function of one of these ways."""
+_GENERATORS = {"async": generator, "thread": plain_generator}
 _LONGEST_USE = 0.5
 """The most seconds for which a client is busy with one item."""
 
@@ -330,9 +340,9 @@ class World:
 
     def _register(self, server: Server, function: str, host: str, **options: Any) -> None:
         plan = next(one for one in self.plan.functions if one.name == function)
-        if plan.way == "async":
+        if plan.way in _GENERATORS:
             name = f"{function}{_ITEMS}"
-            server.register(name, generator(self.ledger, name, host), replace=True)
+            server.register(name, _GENERATORS[plan.way](self.ledger, name, host), replace=True)
         server.register(
             function,
             body(self.ledger, plan.way, function, host),
@@ -629,7 +639,7 @@ class World:
     def _draw_items(self, record: Record) -> None:
         """Let some requests be calls of generators. Their draws are apart, so that all others stay as they were."""
         draw = Random(f"items {self.plan.seed} {record.id}")
-        functions = [one.name for one in self.plan.functions if one.way == "async"]
+        functions = [one.name for one in self.plan.functions if one.way in _GENERATORS]
         if functions and draw.random() < 0.15:
             record.kind, record.functions = "items", [draw.choice(functions) + _ITEMS]
             record.specs = [{**record.specs[0], "inputs": []}]
@@ -657,6 +667,8 @@ class World:
         if [one for one in found if type(one) is int] != list(range(many)) or len(found) != many + 1:
             self.violation(f"{record!r} returned the items {str(found)[:200]}, expected {many} numbers and a result")
         self.sometimes("a generator produced all of its items")
+        way = next(one.way for one in self.plan.functions if one.name + _ITEMS == function)
+        self.sometimes("a plain generator waited for its consumer", way == "thread" and many > 16)
         return {spec["call"]: found[-1]}
 
     async def _cancel(self, record: Record, scope: Any, watch: Any, how: str, draw: Random) -> None:

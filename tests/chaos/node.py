@@ -1,6 +1,6 @@
 """A node of the chaos tests as a process, configured by one JSON argument. It ends when its stdin ends.
 
-Each node offers `safe-N` (idempotent) and `once-N` for its own number and the next one, so two nodes offer each.
+Each node offers `safe-N` (idempotent) and `once-N` for the numbers that it gets, and bodies of a given length.
 """
 
 from __future__ import annotations
@@ -21,6 +21,17 @@ def body(ledger: Ledger, seconds: float) -> Callable[..., Coroutine[object, obje
     """Return a function that records its id, works for some time, and returns the id."""
 
     async def work(id: str, *inputs: str) -> str:
+        ledger.started(id)
+        await anyio.sleep(seconds)
+        return id
+
+    return work
+
+
+def long_body(ledger: Ledger) -> Callable[..., Coroutine[object, object, str]]:
+    """Return a function that records its id, works for that many seconds, and returns the id."""
+
+    async def work(id: str, seconds: float) -> str:
         ledger.started(id)
         await anyio.sleep(seconds)
         return id
@@ -50,6 +61,8 @@ def main() -> None:
         server.register(f"safe-{number}", body(ledger, 0.002), idempotent=True)
         server.register(f"plain-{number}", blocking_body(ledger), idempotent=True)
         server.register(f"once-{number}", body(ledger, 0.002))
+        server.register(f"long-safe-{number}", long_body(ledger), idempotent=True)
+        server.register(f"long-once-{number}", long_body(ledger))
     server.run()
 
 

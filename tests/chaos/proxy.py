@@ -21,6 +21,8 @@ class Proxy:
         """Seconds by which each chunk is late."""
         self.swallows: frozenset[str] = frozenset()
         """The directions whose bytes vanish: "in" to the target, "out" from it."""
+        self.muted: set[asyncio.StreamWriter] = set()
+        """The ends of connections whose bytes vanish in both directions, while others go on; see `ends`."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -30,6 +32,11 @@ class Proxy:
         """The port in front."""
         assert self._server is not None, "start() opens it"
         return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def ends(self) -> set[asyncio.StreamWriter]:
+        """Both ends of each connection that is open now."""
+        return set(self._writers)
 
     async def start(self) -> None:
         """Accept connections."""
@@ -82,12 +89,14 @@ class Proxy:
             while data := await reader.read(_CHUNK):
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                if way not in self.swallows:
+                if way not in self.swallows and writer not in self.muted:
                     writer.write(data)
                     await writer.drain()
         except OSError:
             pass
         finally:  # a half-closed connection is closed whole
             for one in (writer, other):
+                if one in self.muted and one is writer:
+                    continue  # not even the end of a connection is seen behind it
                 self._writers.discard(one)
                 one.transport.abort() if self.delay else one.close()

@@ -95,9 +95,11 @@ class Report:
 class Node:
     """One node process behind its proxy."""
 
-    def __init__(self, number: int, ledger: Path, proxy: Proxy) -> None:
+    def __init__(self, number: int, ledger: Path, proxy: Proxy, offers: tuple[int, ...] | None = None) -> None:
         self.number = number
         self.proxy = proxy
+        self._offers = (number, (number + 1) % NODES) if offers is None else offers
+        """The numbers of its functions; with its own and the next one, two nodes offer each."""
         self._ledger = ledger
         self._process: subprocess.Popen[str] | None = None
 
@@ -114,7 +116,7 @@ class Node:
             "advertise": self.url,
             "peers": peers,
             "ledger": str(self._ledger),
-            "offers": [self.number, (self.number + 1) % NODES],
+            "offers": self._offers,
         }
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "tests.chaos.node", json.dumps(arguments)]
@@ -131,6 +133,11 @@ class Node:
         """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    async def ended(self) -> None:
+        """Wait until the process has ended by itself."""
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
 
     def kill(self) -> None:
         """Send SIGKILL, and wait until the system has closed all its resources."""

@@ -225,9 +225,9 @@ class NodeHarness:
 
     # -- peer ends -----------------------------------------------------------------------------------------------------
 
-    def client(self, name: str = "client") -> PeerStub:
-        """Return a client with an open link."""
-        peer = PeerStub(self, self._open())
+    def client(self, name: str = "client", *, turns_of: PeerStub | None = None) -> PeerStub:
+        """Return a client with an open link, which takes turns as its own client, or as another one."""
+        peer = PeerStub(self, self._open(client=None if turns_of is None else turns_of.link))
         self._greet(peer, b"", name)
         return peer
 
@@ -259,10 +259,10 @@ class NodeHarness:
         peer.linked()
         return peer
 
-    def _open(self) -> LinkId:
+    def _open(self, *, client: LinkId | None = None) -> LinkId:
         link = LinkId(len(self.peers) + 1)
         self.peers[link] = PeerStub(self, link)
-        self.node.link_opened(link, framing=Framing.OBJECTS, dialled=None, now=self.now)
+        self.node.link_opened(link, framing=Framing.OBJECTS, dialled=None, client=client, now=self.now)
         return link
 
     def _greet(self, peer: PeerStub, member: bytes, name: str) -> None:

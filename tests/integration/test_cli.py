@@ -361,8 +361,10 @@ def test_nodes_and_functions_list_the_cluster(here: Path, url: str) -> None:
     }
     code, text = ran(mpreg("functions", url=url, cwd=here))
     assert code == 0
-    assert "train(rows, deep=False)" in text and "Train on rows." in text
+    assert "train(rows, deep=False)" in text and "Train on rows." in text and "WAITING" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+    code, text = ran(mpreg("functions", "--json", url=url, cwd=here))
+    assert code == 0 and {row["waiting"] for row in json.loads(text)} == {0}
 
 
 def test_check_reports_the_state_of_a_node(here: Path, url: str) -> None:

@@ -77,6 +77,53 @@ async def test_not_connected_lists_the_addresses_and_reasons() -> None:
     assert list(error.details["tried"]) == list(urls)
 
 
+async def test_client_waits_for_its_first_node() -> None:
+    with reserved_port() as port, anyio.fail_after(PATIENCE):
+        client, connected = Client(f"ws://127.0.0.1:{port}", wait=PATIENCE), anyio.Event()
+
+        async def connect() -> None:
+            async with client:
+                assert await client.call("echo", 1) == 1
+                connected.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connect)
+            with anyio.move_on_after(0.5):
+                await connected.wait()
+            assert not connected.is_set() and not client.is_open
+            async with Server(port=port):
+                await connected.wait()
+
+
+async def test_client_gives_up_after_its_wait() -> None:
+    with reserved_port() as port, anyio.fail_after(PATIENCE):
+        began = anyio.current_time()
+        with pytest.raises(NotConnected) as caught:
+            await Client(f"ws://127.0.0.1:{port}", wait=0.3).connect()
+        assert anyio.current_time() - began >= 0.3
+        assert list(caught.value.details["tried"]) == [f"ws://127.0.0.1:{port}"]
+
+
+async def test_client_that_waits_can_be_closed() -> None:
+    with reserved_port() as port, anyio.fail_after(PATIENCE):
+        client = Client(f"ws://127.0.0.1:{port}", wait=PATIENCE)
+
+        async def connect() -> None:
+            with pytest.raises(NotConnected, match="closed while it was connecting"):
+                await client.connect()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connect)
+            await anyio.wait_all_tasks_blocked()
+            await client.close()
+
+
+async def test_node_that_refuses_a_client_is_not_waited_for() -> None:
+    async with Server(port=0, cluster_id="other") as server:
+        with anyio.fail_after(PATIENCE), pytest.raises(ClusterMismatch):
+            await Client(server.url, cluster_id="shop", wait=2 * PATIENCE).connect()
+
+
 async def test_invalid_address_is_refused_before_sending() -> None:
     with pytest.raises(ValueError, match="gopher"):
         Client("gopher://127.0.0.1:1")

@@ -12,7 +12,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mpreg_transports import Client, CommandNotFound, OutcomeUnknown, Overloaded, Server
+from mpreg_transports import (
+    Cancelled,
+    Client,
+    CommandNotFound,
+    DeadlineExceeded,
+    Draining,
+    OutcomeUnknown,
+    Overloaded,
+    Server,
+)
 from mpreg_transports.errors import CannotImport
 from tests.helpers.blocking_functions import PATIENCE
 
@@ -124,3 +133,96 @@ async def test_functions_run_in_the_context_of_the_server_start(way: str) -> Non
         with anyio.fail_after(PATIENCE):
             async with server, Client(server.url) as client:
                 assert [await client.call("f", str(number)) for number in range(3)] == ["start"] * 3
+
+
+class ClosingExecutor(ThreadPoolExecutor):
+    """An executor that sets an event when it is shut down."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.closed = threading.Event()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self.closed.set()
+
+
+class BlockingFactory:
+    """A function that makes executors, and waits before that until it is released."""
+
+    def __init__(self, *results: Executor | BaseException) -> None:
+        self.results = list(results)
+        self.called = threading.Event()
+        self.release = threading.Event()
+        self.ready = threading.Event()
+        self.made: list[ClosingExecutor] = []
+
+    def __call__(self) -> Executor:
+        self.called.set()
+        assert self.release.wait(PATIENCE)
+        if self.results and isinstance(error := self.results.pop(0), BaseException):
+            raise error
+        self.made.append(ClosingExecutor(1))
+        self.ready.set()
+        return self.made[-1]
+
+
+async def test_factory_that_blocks_delays_only_calls_of_its_functions() -> None:
+    make, results = BlockingFactory(), dict[str, object]()
+
+    async def call(name: str, *args: object) -> None:
+        results[name] = await client.call(name, *args)
+
+    with anyio.fail_after(PATIENCE):
+        async with Server(port=0) as server:
+            server.register("pow", pow, executor=make)
+            server.register("abs", abs, executor=make)
+            server.register("len", len)
+            async with Client(server.url) as client, anyio.create_task_group() as tasks:
+                tasks.start_soon(call, "pow", 2, 3)
+                await anyio.to_thread.run_sync(make.called.wait, PATIENCE)
+                tasks.start_soon(call, "abs", -4)
+                assert await client.call("len", "four") == 4 and await client.call("echo", 1) == 1
+                with pytest.raises(DeadlineExceeded):
+                    await client.call("abs", -1, timeout=0.05)
+                assert results == {}
+                make.release.set()
+            assert results == {"pow": 8, "abs": 4} and len(make.made) == 1, "one executor for all that waited"
+
+
+async def test_node_ends_while_a_factory_blocks() -> None:
+    """The end does not wait for it, and the executor that it makes later is shut down."""
+    make = BlockingFactory()
+    with anyio.fail_after(PATIENCE):
+        async with Server(port=0) as server:
+            server.register("pow", pow, executor=make)
+            async with Client(server.url) as client, anyio.create_task_group() as tasks:
+
+                async def call() -> None:
+                    with pytest.raises((OutcomeUnknown, Cancelled, Draining)):
+                        await client.call("pow", 2, 3)
+
+                tasks.start_soon(call)
+                await anyio.to_thread.run_sync(make.called.wait, PATIENCE)
+                server.leave(grace=False)
+                server.leave(grace=False)
+        assert make.made == []
+        make.release.set()
+        await anyio.to_thread.run_sync(make.ready.wait, PATIENCE)
+        assert await anyio.to_thread.run_sync(make.made[0].closed.wait, PATIENCE)
+
+
+async def test_factory_that_fails_is_called_again_a_few_times() -> None:
+    failing = BlockingFactory(OSError("no cluster"))
+    hopeless = BlockingFactory(*(OSError("no cluster"),) * 3)
+    for factory in (failing, hopeless):
+        factory.release.set()
+    with anyio.fail_after(PATIENCE):
+        async with Server(port=0) as server:
+            server.register("pow", pow, executor=failing)
+            server.register("abs", abs, executor=hopeless)
+            async with Client(server.url) as client:
+                assert await client.call("pow", 2, 3) == 8
+                with pytest.raises((CommandNotFound, Overloaded)):
+                    await client.call("abs", -1)
+                assert "abs" not in server.functions and "pow" in server.functions

@@ -151,6 +151,49 @@ def test_leaving_worker_finishes_or_ends_its_stream() -> None:
     assert isinstance(long.error, OutcomeUnknown)
 
 
+def test_call_of_a_generator_gives_the_list() -> None:
+    sim = cluster()
+    call = sim.call("front", "ponder", 40)
+    assert sim.run(until=call.done, limit=5)
+    assert call.value == list(range(40)) and not call.items
+    sim.settle()
+
+
+def test_dependents_of_a_generator_get_the_list() -> None:
+    functions = {**FUNCTIONS, "total": Fn(sum, idempotent=True)}
+    sim = Simulation(seed=5, nodes={"front": Spec(), "back": Spec(functions=functions)}, watchers=invariants())
+    sim.run(5)
+    graph = Graph()
+    items = graph.call("ponder", 40)
+    graph.call("total", items)
+    graph.call("total", items)
+    call = sim.graph("front", graph)
+    assert sim.run(until=call.done, limit=5)
+    assert call.values == {"total": 780, "total-2": 780}
+    sim.settle()
+
+
+def test_progress_comes_at_most_ten_times_a_second() -> None:
+    """A hundred reports in ten seconds would be 10 each second; here are 1,000, and the last one arrives."""
+    sim = cluster()
+    call = ask(sim, "count", 1000, progress=True)
+    began = sim.time
+    assert sim.run(until=call.done, limit=60)
+    assert 2 <= len(call.progress) <= 10 * (sim.time - began) + 2
+    assert (call.progress[-1].done, call.progress[-1].total) == (999, 1000)
+    done = [one.done for one in call.progress]
+    assert done == sorted(done)
+    sim.settle()
+
+
+def test_no_progress_without_a_client_that_wants_it() -> None:
+    sim = cluster()
+    call = ask(sim, "count", 100)
+    assert sim.run(until=call.done, limit=60)
+    assert call.progress == []
+    sim.settle()
+
+
 # -- items that another call takes one by one -------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from mpreg_transports.config.release import installed_version
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mpreg_proto.view import FunctionRow, NodeView
+    from mpreg_proto.view import NodeView
     from mpreg_transports.client import Client
 
 _PINGS = 5
@@ -64,14 +64,20 @@ def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None
 
 
 def functions(url: Url = None, config: Config = None, as_json: Json = False) -> None:
-    """List the functions of the cluster, with their nodes and resources, in the view of one node."""
+    """List the functions of the cluster, with their nodes and resources, in the view of one node.
+
+    WAITING is the number of calls of a function that wait at that node for a free place, here or elsewhere.
+    """
+    import msgspec
+
     from mpreg_transports.cli.console import emit_json, show
 
     view = _view(url, config)
     if as_json:
-        emit_json([_plain(row) for row in view.functions])
+        waiting = view.waiting
+        emit_json([{**msgspec.to_builtins(row), "waiting": waiting.get(row.function, 0)} for row in view.functions])
     else:
-        show(functions_table(view.functions))
+        show(functions_table(view))
 
 
 def check(
@@ -216,8 +222,8 @@ def observers_table(view: NodeView) -> Table:
     return made
 
 
-def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
-    """Return a table with one row for each function, and the nodes that offer it.
+def functions_table(view: NodeView) -> Table:
+    """Return a table with one row for each function, the nodes that offer it, and how many of its calls wait.
 
     Beside each node are the resources that it holds for the function.
     """
@@ -229,8 +235,8 @@ def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
     from mpreg_transports.cli.console import escape_controls, table
 
     groups: dict[tuple[str, ...], Table] = {}
-    widest = max((len(row.node) for row in rows), default=0)
-    for row in rows:
+    widest = max((len(row.node) for row in view.functions), default=0)
+    for row in view.functions:
         marks = " ".join(word for word in (row.version, "idempotent" if row.idempotent else "") if word)
         key = (
             escape_controls(row.function),
@@ -244,10 +250,12 @@ def functions_table(rows: tuple[FunctionRow, ...]) -> Table:
             groups[key].add_column(overflow="fold", style="dim")
         groups[key].add_row(Text(row.node), Text(", ".join(row.resources)))
     cells: list[tuple[RenderableType, ...]] = []
+    waiting = {escape_controls(function): count for function, count in view.waiting.items()}
     for (name, signature, *said), offered in groups.items():
         lines = [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in said if line]
-        cells.append((Group(Text.assemble((name, "bold"), _unquoted(signature)), *lines), offered))
-    return table(("FUNCTION", "OFFERED BY, WITH RESOURCES"), cells)
+        head = Group(Text.assemble((name, "bold"), _unquoted(signature)), *lines)
+        cells.append((head, offered, str(waiting.get(name, 0))))
+    return table(("FUNCTION", "OFFERED BY, WITH RESOURCES", "WAITING"), cells)
 
 
 def _unquoted(signature: str) -> str:

@@ -130,9 +130,14 @@ class ViewConvergence(Watcher):
                         raise Violation(13, f"{stamp(one)} sees {gone} as {seen}", pair=(one.name, two.name))
 
     def _one_link_a_pair(self, host: NodeHost) -> None:
+        """Check that a node has one link to each member, of those that are open at both ends.
+
+        A seed that may lead to several members is dialled again now and then. If a known one answers, the second link
+        is open at this end until the other end closes it.
+        """
         linked: dict[MemberId, int] = {}
         for link, session in host.node.links.sessions.items():
-            if session.member is not None and not session.closing:
+            if session.member is not None and not session.closing and _open_there(host, link):
                 if session.member in linked:
                     pair = f"{linked[session.member]} and {link}"
                     raise Violation(13, f"{stamp(host)} has two links to {show('', session.member)}: {pair}")
@@ -273,6 +278,16 @@ def _job(job: Job) -> str:
     """Return a call of a worker as text."""
     state = "queued" if job.run is None else "running" if job.cancelled is None else "cancelled"
     return f"{job.call.name!r} ({job.call.function}, {state}) of dispatch {job.request} of link {job.link}"
+
+
+def _open_there(host: NodeHost, link: LinkId) -> bool:
+    """Return whether the other end of a link holds it too, with its handshake complete, and does not close it."""
+    wire, side = host.wires[link]
+    other = wire.ends[1 - side]
+    if link in _half_open(host) or not isinstance(other.host, NodeHost):
+        return False
+    session = other.host.node.links.sessions.get(other.link)
+    return session is not None and session.member is not None and not session.closing
 
 
 def _half_open(host: Host) -> list[LinkId]:

@@ -23,12 +23,14 @@ from mpreg_transports.testing.simulation.determinism import forbid_nondeterminis
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.functions import SimulatedRun
 from mpreg_transports.testing.simulation.hosts import (
+    SERVICE,
     ClientHost,
     DialingHost,
     Host,
     JsonClientHost,
     NodeHost,
     Spec,
+    address,
 )
 from mpreg_transports.testing.simulation.network import Network, Wire, WireEnd
 from mpreg_transports.testing.simulation.observer_hub import ObserverHub
@@ -225,7 +227,7 @@ class Engine:
 
     def dial(self, host: Host, where: Address) -> None:
         """Dial an address for a host. After a round trip or a timeout the link is open or the dial has failed."""
-        target = self.nodes.get(where.removeprefix("sim://").partition("/")[0])
+        target = self._target(host, where)
         if target is None or target is host:
             trip = 0
         elif self.chooser.chance(f"~hang {host.name}", self.network.profile(host.name, target.name).hangs):
@@ -235,6 +237,14 @@ class Engine:
         else:
             trip = self.network.latency(host.name, target.name) + self.network.latency(target.name, host.name)
         self.push(self.now + trip, self._dialled, host, host.life, target, where)
+
+    def _target(self, host: Host, where: Address) -> NodeHost | None:
+        """Return the node at an address. A service name leads to any node that runs, also to the one that dials it."""
+        name = where.removeprefix("sim://").partition("/")[0]
+        if name != SERVICE:
+            return self.nodes.get(name)
+        running = [node for node in self.nodes.values() if node.alive]
+        return self.chooser.choice(f"~service {host.name}", running) if running else None
 
     def wake_at(self, host: Host, due: int | None) -> None:
         """Schedule a wake-up of a host for the time at which its clock shows `due`."""
@@ -398,6 +408,9 @@ class Engine:
             return
         if self._is_stalled(host):
             self._defer(host, self._dialled, host, life, target, where)
+            return
+        if target is host and where == address(SERVICE):
+            self._connect(host, host, where)
             return
         if target is not None and target is not host:
             if self.network.is_cut(host.name, target.name) or self.network.is_cut(target.name, host.name):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -137,6 +137,10 @@ def coalesce_sends(effects: Sequence[Any]) -> Sequence[Any]:
         else:
             joined.append(effect)
     return joined
+
+
+SERVICE: Final = "*"
+"""The name of a service among the peers of a node: it leads to any node that runs, as of a load balancer or in DNS."""
 
 
 def address(name: str) -> Address:

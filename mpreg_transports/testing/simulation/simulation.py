@@ -46,6 +46,7 @@ from mpreg_transports.testing.simulation.durations import SECOND, Duration, as_d
 from mpreg_transports.testing.simulation.engine import Engine
 from mpreg_transports.testing.simulation.functions import Fn
 from mpreg_transports.testing.simulation.hosts import (
+    SERVICE,
     ClientHost,
     DialingHost,
     Host,
@@ -107,7 +108,7 @@ class Simulation:
             check_kind("chooser", chooser, Chooser, "Chooser(Seeded(7))")
         for name, spec in nodes.items():
             for peer in spec.peers or ():
-                if peer not in nodes:
+                if peer not in nodes and peer != SERVICE:
                     raise ValueError(f"node {name!r} joins {peer!r}, and there are only {', '.join(nodes)}")
         self.options, self.violation = {}, ""
         self._scenario = ""

@@ -21,7 +21,7 @@ from mpreg_transports.graph import Graph, Handle
 from mpreg_transports.testing.simulation.chooser import Chooser
 from mpreg_transports.testing.simulation.durations import SECOND, exponential, uniform
 from mpreg_transports.testing.simulation.functions import Fn
-from mpreg_transports.testing.simulation.hosts import Spec
+from mpreg_transports.testing.simulation.hosts import SERVICE, Spec
 from mpreg_transports.testing.simulation.trace import Action, packed
 
 _PRIME = 1_000_000_007
@@ -236,12 +236,14 @@ def _resources(index: int) -> frozenset[str]:
 def standard_nodes(count: int, *, joins: str = "first", limits: Limits = DEFAULT) -> dict[str, Spec]:
     """Return `count` nodes n0, n1, ...
 
-    `joins` is first (all join the first node), chain (each joins the node before it) or all (all join all).
+    `joins` is first (all join the first node), chain (each joins the node before it), all (all join all) or service
+    (all join a service name, which leads to any node).
     """
     names = [f"n{index}" for index in range(count)]
     nodes: dict[str, Spec] = {}
     for index, name in enumerate(names):
-        peers = {"first": None, "chain": (names[index - 1],) if index else ()}.get(joins, tuple(names))
+        before = (names[index - 1],) if index else ()
+        peers = {"first": None, "chain": before, "service": (SERVICE,)}.get(joins, tuple(names))
         if peers is not None:
             peers = tuple(peer for peer in peers if peer != name)
         nodes[name] = Spec(

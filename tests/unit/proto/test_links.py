@@ -263,6 +263,27 @@ def test_link_with_a_call_is_silent_after_three_seconds() -> None:
     assert not links.silent(member.link, began + 10**10) and not links.silent(LinkId(99), began)
 
 
+@pytest.mark.parametrize("backlog", [0, 1])
+def test_half_open_link_whose_member_has_dialled_again(backlog: int) -> None:
+    """Its calls are lost after three silent seconds; a link with a backlog is perhaps only slow."""
+    harness = NodeHarness()
+    client, member = harness.client(), harness.member("alpha", spec("far"))
+    harness.node.cluster.probe = lambda one, now: []  # type: ignore[method-assign]
+    client.send(Request(1, (call("x", "far"),)))
+    member.silent = True
+    harness.node.links.sessions[member.link].backlog = backlog
+    began = harness.node.links.last_activity(member.link)
+    harness.advance(2)
+    harness.member("alpha", again=member)
+    while harness.now - began < 2.9 * 10**9:
+        harness.advance(0.1)
+    assert member.hung_up is None
+    harness.advance(1.2)
+    assert (member.hung_up is None) is bool(backlog)
+    codes = [result.fault.code for result in client.take(Result) if result.fault is not None]
+    assert codes == [1023] * (not backlog)
+
+
 def test_link_without_calls_any_more_is_pinged_as_late_as_any() -> None:
     harness = NodeHarness()
     client, member = harness.client(), harness.member("alpha", spec("far"))
@@ -375,6 +396,20 @@ def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
     harness.advance(9.999)
     assert peer.hung_up is None
     harness.advance(0.001)
+    assert peer.hung_up == 1000
+
+
+def test_closing_link_waits_for_what_comes_slowly() -> None:
+    """What its peer sent before its own goodbye takes 25 s on a slow link."""
+    harness = NodeHarness()
+    peer = harness.member("alpha")
+    harness.node.links.goodbye(peer.link, GoodbyeReason.IDLE, harness.now)
+    harness.flush()
+    for number in range(5):
+        harness.advance(5)
+        peer.send(CancelRequest(number))
+        assert peer.hung_up is None
+    harness.advance(15)
     assert peer.hung_up == 1000
 
 

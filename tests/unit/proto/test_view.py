@@ -52,6 +52,21 @@ def test_functions_in_the_view() -> None:
     assert (seen.functions[0].signature, seen.functions[0].doc) == ("(a)", "F.")
 
 
+def test_waiting_calls_in_the_view() -> None:
+    """In the queue of the node itself, and in its backlog, whose members have no place."""
+    harness = NodeHarness([spec("slow", concurrency=1)])
+    alpha, client = harness.member("alpha", spec("far", concurrency=1)), harness.client()
+    for number in range(5):
+        client.send(Request(number, (call("x", "slow"),)))
+        client.send(Request(10 + number, (call("x", "far"),)))
+    worker, backlog = harness.node.worker, harness.node.coordinator.pending_calls.backlog
+    assert worker.queued == 1 and backlog.count("slow") == 3
+    assert harness.node.view(now=harness.now).waiting == {"far": backlog.count("far"), "slow": 4}
+    assert backlog.count("far") == 5 - len(alpha.take(Request)) > 0
+    client.drop()
+    assert harness.node.view(now=harness.now).waiting == {}
+
+
 def test_draining_member_in_the_view_unless_suspected() -> None:
     harness = NodeHarness()
     alpha = harness.member("alpha", spec("f"))

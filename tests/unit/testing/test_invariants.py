@@ -20,8 +20,10 @@ from mpreg_proto.requests.worker import Worker
 from mpreg_transports.graph import Graph
 from mpreg_transports.testing.invariants.all import INVARIANTS, invariants
 from mpreg_transports.testing.invariants.known_gaps import KNOWN_GAPS, table
+from mpreg_transports.testing.invariants.tables import TableConsistency
 from mpreg_transports.testing.simulation.hosts import Spec
 from mpreg_transports.testing.simulation.simulation import Simulation
+from mpreg_transports.testing.simulation.watchers import Watcher
 from tests.helpers.simulated import cluster, double, violated
 
 
@@ -66,9 +68,9 @@ def test_13_crash_without_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_13_catalogue_change_that_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = cluster()
     monkeypatch.setattr(Disseminator, "catalogue_changed", lambda *_, **__: None)
     monkeypatch.setattr(AntiEntropy, "compare", lambda *_: [])
-    sim = cluster()
     sim.withdraw("left", "double")
     assert "holds the catalogue of left" in violated(13, sim.settle)
 
@@ -85,6 +87,7 @@ def test_13_wrong_preferred_link_of_two(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(PeerLinks, "choose", choose)
     nodes = {"a": Spec(peers=("b",)), "b": Spec(peers=("a",))}  # each dials the other at the same time
+    monkeypatch.setattr(TableConsistency, "node_event_handled", Watcher.node_event_handled)  # it would be the first
     sim = Simulation(seed=3, nodes=nodes, watchers=invariants())
     assert "which is to be kept" in violated(13, lambda: sim.run(10))
 
@@ -126,6 +129,7 @@ def test_15_slot_that_is_never_released(monkeypatch: pytest.MonkeyPatch) -> None
         return finished(self, run, *args, **more)
 
     monkeypatch.setattr(Worker, "finished", taken)
+    monkeypatch.setattr(TableConsistency, "sweep", Watcher.sweep)  # it would be the first
     sim = cluster()
     sim.call("front", "double", 1, resources={"left"})
     assert "left#" in violated(15, sim.settle)

@@ -31,6 +31,7 @@ from mpreg_transports import (
     Server,
     SyncClient,
 )
+from tests.helpers.servers import reserved_port
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0
@@ -300,3 +301,12 @@ def test_program_ends_without_close(server: Server) -> None:
 def test_sync_client_has_every_public_method_of_the_client() -> None:
     names = {name for name in vars(Client) if not name.startswith("_")}
     assert {"call", "run", "stream", "explain", "view"} <= names <= set(dir(SyncClient))
+
+
+def test_sync_client_waits_for_its_first_node(anyio_backend: str) -> None:
+    with reserved_port() as port, ThreadPoolExecutor(1) as threads:
+        client = SyncClient(f"ws://127.0.0.1:{port}", wait=PATIENCE, backend=anyio_backend)
+        result = threads.submit(client.call, "echo", 1)
+        with start_blocking_portal(anyio_backend) as portal, portal.wrap_async_context_manager(Server(port=port)):
+            assert result.result(PATIENCE) == 1
+            client.close()

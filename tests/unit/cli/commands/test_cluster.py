@@ -46,6 +46,7 @@ def view(*members: MemberView, synced: bool = True, draining: bool = False) -> N
         links=1,
         members=members,
         functions=(row, other),
+        waiting={"train": 12},
     )
 
 
@@ -99,7 +100,8 @@ def test_draining_node_in_the_members_table(
 def test_functions_table_lists_each_function_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = drawn(capsys, monkeypatch, functions_table(view().functions))
+    text = drawn(capsys, monkeypatch, functions_table(view()))
+    assert [line.split()[-1] for line in text.splitlines() if "FUNCTION" in line or "gpu" in line] == ["WAITING", "12"]
     assert text.count("train(rows: list[int], deep: bool = False)") == 1
     assert text.count("Doc.") == text.count("v2 idempotent") == 1
     assert "a#1a2b  gpu" in text and "b#1a2b  cpu" in text

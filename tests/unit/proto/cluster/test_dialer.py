@@ -8,6 +8,7 @@ import pytest
 from mpreg_proto.cluster.dialer import (
     LINK_KEPT_FOR,
     MIN_LINK_AGE,
+    ONE_MEMBER_AFTER,
     STAGGER,
     YIELD_DELAY,
     AddressRow,
@@ -25,7 +26,7 @@ from mpreg_proto.timers import TimerKind, Timers
 from mpreg_proto.wire.messages import Claim
 
 ME, ANN, ZOE = (MemberId(letter * 16) for letter in (b"m", b"a", b"z"))
-X, Y = Address("ws://x:1"), Address("ws://y:1")
+X, Y, Z = Address("ws://x:1"), Address("ws://y:1"), Address("ws://z:1")
 
 
 class World:
@@ -316,9 +317,54 @@ def test_immediate_dial_after_a_lost_link() -> None:
     world.know(ZOE, Y)
     world.link(ZOE, X, 1)
     world.links.clear()
-    later = 100 * SECOND
+    later = 1 + MIN_LINK_AGE
     assert world.dialer.link_lost(ZOE, later) == [Dial(Y)]
     assert [address for at, address in world.dials(later + STAGGER) if at == later + STAGGER] == [X]
+
+
+def test_service_name_is_dialled_again_after_a_member_has_answered() -> None:
+    world = World(X)
+    world.dialer.start(0)
+    world.know(ZOE, Y)
+    world.link(ZOE, X, 1)
+    whole = 2 * len(world.rings) * DEFAULT.dial_longest
+    (key,) = world.timers.due(whole)
+    assert world.dialer.wake(key, whole) == [Dial(X)]
+    world.know(ANN, Z)
+    world.link(ANN, X, whole)
+    assert world.timers.next() is not None
+
+
+def test_seed_that_is_the_address_of_a_member_is_not_dialled_again() -> None:
+    world = World(X)
+    world.dialer.start(0)
+    world.link(ZOE, X, 1)
+    world.know(ZOE, X)
+    assert world.dials(20 * DEFAULT.rare_dial) == []
+
+
+def test_seed_that_always_leads_to_one_member_is_another_address_of_it() -> None:
+    world = World(X)
+    world.dialer.start(0)
+    world.know(ZOE, Y)
+    now = 1
+    for _ in range(1 + ONE_MEMBER_AFTER):
+        world.link(ZOE, X, now)
+        at = world.timers.next()
+        assert at is not None and at <= now + len(world.rings) * DEFAULT.rare_dial + 1
+        now, found = at, [effect for key in world.timers.due(at) for effect in world.dialer.wake(key, at)]
+    assert found == [], "it was dialled again so often, and once more would prove nothing"
+    world.links.clear()
+    assert Dial(Y) in world.dialer.link_lost(ZOE, now)
+    assert X in [address for _, address in world.dials(now + STAGGER)]
+
+
+def test_service_name_that_fails_is_dialled_again() -> None:
+    world = World(X)
+    world.dialer.start(0)
+    world.know(ZOE, Y)
+    world.link(ZOE, X, 1)
+    assert [address for _, address in world.dials(20 * DEFAULT.rare_dial)].count(X) > 2
 
 
 def test_delayed_dial_after_a_short_link() -> None:

@@ -652,6 +652,19 @@ def test_clients_take_turns_in_the_backlog() -> None:
     assert order == ["c0", "c1", "o0", "o1", "c2", "c3", "c4", "c5"], "the first two count, although they did not wait"
 
 
+def test_links_of_one_client_take_turns_as_one() -> None:
+    """Each call comes over a link of its own, as those of `POST /rpc` do."""
+    harness = NodeHarness()
+    first, alpha = harness.client(), harness.member("alpha", NARROW)
+    other = harness.client()
+    for number in range(6):
+        link = first if not number else harness.client(turns_of=first)
+        ask(link, call(f"c{number}", "narrow"), number=1, timeout=10 * SECOND)
+    for number in range(2):
+        ask(other, call(f"o{number}", "narrow"), number=number, timeout=20 * SECOND)
+    assert run_all(harness, alpha) == ["c0", "c1", "o0", "o1", "c2", "c3", "c4", "c5"]
+
+
 def test_time_of_calls_counts_once_with_or_without_a_turn() -> None:
     harness = NodeHarness()
     client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("pair", concurrency=2))
@@ -900,16 +913,26 @@ def wake(harness: NodeHarness) -> None:
 
 def test_many_ready_calls_are_placed_in_slices() -> None:
     harness = NodeHarness()
-    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    client, alpha = harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
     ask(client, *[call(f"c{number}", "wide") for number in range(300)])
+    for start, end in ((0, 128), (128, 256), (256, 300)):
+        assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(start, end)]
+        wake(harness)
+    assert harness.node.coordinator.unplaced == {}
+
+
+def test_short_slices_beside_another_client() -> None:
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    ask(client, *[call(f"c{number}", "wide") for number in range(400)])
     assert len(dispatched(alpha)) == 128
     ask(other, call("small", "wide"))
     assert [name for _, name in dispatched(alpha)] == ["small"], "it comes before the next slice"
     wake(harness)
-    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(128, 256)]
+    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(128, 144)]
+    harness.now += SECOND
     wake(harness)
-    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(256, 300)]
-    assert harness.node.coordinator.unplaced == {}
+    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(144, 272)]
 
 
 def test_slices_of_requests_in_turn() -> None:

@@ -317,6 +317,20 @@ def test_cancellation_of_queued_and_running_calls() -> None:
     assert [run.args for run in harness.running("slow")] == [["z"]]
 
 
+def test_one_cancellation_of_a_running_body() -> None:
+    """Another one would end its clean-up: neither a second message nor the end of the link sends it."""
+    harness = NodeHarness([SLOW])
+    alpha = harness.member("alpha")
+    dispatch(alpha, 1, call("x", "slow"))
+    alpha.send(CancelRequest(1))
+    alpha.send(CancelRequest(1))
+    alpha.drop()
+    (running,) = harness.running("slow")
+    assert harness.cancelled == [running.run]
+    harness.finish(running, Stopped())
+    harness.idle()
+
+
 def test_result_of_a_cancelled_run_that_returns() -> None:
     harness = NodeHarness([SLOW])
     alpha = harness.member("alpha")

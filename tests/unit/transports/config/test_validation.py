@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mpreg_transports import Client, Graph, Server
+from mpreg_transports import Client, Graph, Server, SyncClient
 from mpreg_transports.config.validation import CALL_KEYWORDS
 
 
@@ -71,6 +71,12 @@ async def test_wrong_arguments_of_a_client() -> None:
     wrong: Any = ["ws://h:1"]
     with pytest.raises(TypeError, match="an address is a text"):
         Client(wrong)
+    word: Any = "a"
+    for make in (Client, SyncClient):
+        with pytest.raises(TypeError, match="wait='a' is of type str; write seconds"):
+            make(wait=word)
+        with pytest.raises(ValueError, match="wait=-1"):
+            make(wait=-1)
     client: Any = Client()
     with pytest.raises(TypeError, match="write 'len', the name under which a node offers it"):
         await client.call(len)

@@ -361,3 +361,100 @@ def test_made_executor_of_dask_is_shut_down() -> None:
     started(pool, abs, -1)
     pool.close()
     assert dask._shutdown
+
+
+class Jobs:
+    """Stands in for worker threads: jobs run when the test says so."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses = refuses
+        self.jobs: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+
+    def __call__(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self.refuses:
+            raise RuntimeError("no threads")
+        self.jobs.append((call, done))
+
+    def run(self) -> None:
+        call, done = self.jobs.pop(0)
+        done(call())
+
+
+def waiting(pool: Pool, jobs: Jobs, *args: Any) -> tuple[PoolRun, list[Outcome]]:
+    """Submit a call of `abs`, and return its run and the list of its outcomes."""
+    body = pool.start(abs, list(args), {}, copy_context(), jobs)
+    assert isinstance(body, PoolRun)
+    outcomes: list[Outcome] = []
+
+    def note(run: PoolRun, outcome: Outcome) -> None:
+        final = run.record_outcome(outcome)
+        if final is not None:
+            outcomes.append(final)
+
+    body.add_done_callback(note)
+    return body, outcomes
+
+
+def test_bodies_wait_while_a_thread_makes_their_executor() -> None:
+    pool, jobs = Pool(Script), Jobs()
+    (_, first), (cancelled, second), (_, third) = (waiting(pool, jobs, -number) for number in (1, 2, 3))
+    assert len(jobs.jobs) == 1, "one thread makes it for all"
+    cancelled.cancel()
+    cancelled.cancel()
+    assert (first, second, third) == ([], [Stopped()], [])
+    jobs.run()
+    assert (first, second, third) == ([Returned(1)], [Stopped()], [Returned(3)])
+    assert waiting(pool, jobs, -4)[1] == [Returned(4)] and not jobs.jobs, "it is there now"
+
+
+def test_waiting_bodies_of_a_factory_that_fails() -> None:
+    pool, jobs = Pool(lambda: 1 / 0), Jobs()  # type: ignore[arg-type,return-value]
+    _, outcomes = waiting(pool, jobs, -1)
+    for _ in range(3):
+        assert outcomes == []
+        jobs.run()
+    (refused,) = outcomes
+    assert isinstance(refused, NotStarted) and "ZeroDivisionError" in refused.reason == pool.closed_reason
+
+
+def test_body_whose_executor_no_thread_can_make() -> None:
+    pool = Pool(Script)
+    refused = pool.start(abs, [-1], {}, copy_context(), Jobs(refuses=True))
+    assert isinstance(refused, NotStarted) and "no threads" in refused.reason and not pool.closed_reason
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["the thread sees it", "the event loop sees it"])
+def test_executor_made_for_an_ended_node_is_shut_down(late: bool) -> None:
+    made: list[ThreadPoolExecutor] = []
+
+    def make() -> Executor:
+        made.append(ThreadPoolExecutor(1))
+        return made[-1]
+
+    pool, jobs = Pool(make), Jobs()
+    _, outcomes = waiting(pool, jobs, -1)
+    call, done = jobs.jobs.pop()
+    result = call() if late else None
+    pool.close()
+    done(result if late else call())
+    assert outcomes == [] and made[0]._shutdown
+    _, again = waiting(pool, jobs, -2)
+    assert again == [] and len(jobs.jobs) == 1, "the next node makes its own"
+
+
+def test_queued_body_of_a_broken_executor_waits_for_the_next() -> None:
+    class Holding(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            self.held: Future[Any] = Future()
+            return self.held
+
+    executors: list[Executor] = [Holding(1), Script()]
+    pool, jobs = Pool(lambda: executors.pop(0)), Jobs()
+    _, outcomes = waiting(pool, jobs, -1)
+    holding = executors[0]
+    assert isinstance(holding, Holding)
+    jobs.run()
+    holding.held.set_exception(BrokenExecutor("gone"))
+    assert outcomes == [] and len(jobs.jobs) == 1
+    jobs.run()
+    assert outcomes == [Returned(1)]

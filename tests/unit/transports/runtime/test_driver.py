@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from mpreg_proto.effects import Dial, Framing
-from mpreg_proto.ids import Address, MemberId
+from mpreg_proto.ids import Address, LinkId, MemberId
 from mpreg_proto.limits import MILLISECOND, Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
@@ -351,6 +351,31 @@ async def test_exchange_ends_with_the_node() -> None:
         await ended.wait()
         with pytest.raises(LinkEnded, match="the node has ended"):
             await driver.exchange(asks)
+
+
+async def test_messages_of_one_host_take_turns_as_one_client() -> None:
+    body = BlockingCoroutine()
+    driver = driven(function(body.body, name="held"))
+    asks = b'{"role":"rpc","cmds":[{"name":"x","fun":"held"}]}'
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(driver.run)
+            for host in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "", ""):
+                tasks.start_soon(driver.exchange, asks, host)
+            await body.until(started=5)
+            clients = [one.client for one in driver.node.coordinator.requests.values()]
+            assert len(clients) == 5 and len(set(clients)) == 4
+            body.release()
+            await body.until(ended=5)
+            tasks.cancel_scope.cancel()
+
+
+async def test_hosts_that_are_remembered_are_bounded() -> None:
+    driver = driven(function(BlockingCoroutine().body, name="held"))
+    for number in range(2000):
+        assert driver._client_at("first", LinkId(1 + number)) == 1
+        driver._client_at(f"host {number}", LinkId(1 + number))
+    assert len(driver._hosts) == 1024
 
 
 async def test_end_does_not_wait_for_links_that_come_now() -> None:

@@ -36,10 +36,25 @@ def serving(answer: Any = None, *seeds: str, draining: bool = False) -> HttpRout
     one = node(*seeds)
     one._machines.draining = draining
 
-    async def exchange(body: bytes) -> bytes:
+    async def exchange(body: bytes, host: str) -> bytes:
         return json.dumps(answer).encode()
 
     return HttpRoutes(lambda: one.view(now=0), exchange)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"), [("10.0.0.1:5000", "10.0.0.1"), ("[::1]:5000", "[::1]"), ("unknown", ""), ("", "")]
+)
+async def test_host_of_a_request(peer: str, host: str) -> None:
+    hosts: list[str] = []
+
+    async def exchange(body: bytes, host: str) -> bytes:
+        hosts.append(host)
+        return b'{"r":{},"error":null,"u":""}'
+
+    routes = HttpRoutes(lambda: node().view(now=0), exchange)
+    await routes(HttpRequest("POST", "/rpc", "", (), b"{}", peer))
+    assert hosts == [host]
 
 
 async def rpc(answer: Any) -> HttpResponse:
