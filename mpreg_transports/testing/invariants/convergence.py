@@ -60,14 +60,14 @@ class ViewConvergence(Watcher):
         """Check which link of a pair is closed as a duplicate.
 
         Of two links to one member, the link that the member with the smaller id dialled is kept; of two links that the
-        same member dialled, the later one. So the member that closes a link of its own as a duplicate has the larger
-        id, or has dialled again.
+        same member dialled, the one whose handshake ended later there. So the member that closes a link of its own as
+        a duplicate has the larger id, or has dialled twice.
         """
         if type(message) is not Goodbye or message.reason != GoodbyeReason.DUPLICATE or not isinstance(host, NodeHost):
             return
         member, peer = host.node.links.sessions[link].member, host.wires[link][0].ends[0].host
         again = any(
-            other > link and side == 1 and wire.ends[0].host is peer for other, (wire, side) in host.wires.items()
+            other != link and side == 1 and wire.ends[0].host is peer for other, (wire, side) in host.wires.items()
         )
         if member is not None and member < host.node.me and not again:
             raise Violation(13, f"{show(peer.name, member)} closes its link to {stamp(host)}, which is to be kept")
