@@ -22,7 +22,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.classic import DECODE_IN_STEPS_FROM, ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
-from mpreg_proto.wire.handshake import Agreed, Feature, agree
+from mpreg_proto.wire.handshake import NOT_ADMITTED, Admission, Agreed, Feature, agree, refusal
 from mpreg_proto.wire.messages import Hello, Message, Refused, Request
 from mpreg_proto.wire.values import ValueCodec
 
@@ -93,7 +93,10 @@ class Received(list[Message | BadRequest]):
 
 
 class Session:
-    """The state of one link. `local_hello` is this side's hello; `dialled` is the address if this side dialled."""
+    """The state of one link. `local_hello` is this side's hello; `dialled` is the address if this side dialled.
+
+    `admission` is the adapter's verdict on the peer.
+    """
 
     __slots__ = (
         "_bodies_behind",
@@ -103,6 +106,7 @@ class Session:
         "_reader",
         "_serves_client",
         "_steps",
+        "admission",
         "agreed",
         "asked_at",
         "backlog",
@@ -139,8 +143,10 @@ class Session:
         codec: ValueCodec,
         limits: Limits,
         now: int,
+        admission: Admission = Admission.NODE,
     ) -> None:
         self.link: LinkId = link
+        self.admission: Admission = admission
         self.framing: Framing = framing
         self.dialled: Address | None = dialled
         self.local_hello: Hello = local_hello
@@ -180,6 +186,8 @@ class Session:
         """The round-trip time of the latest answered ping."""
         self.limit: int = min(limits.message, LONGEST_FRAME)
         """The longest message in either direction, in bytes."""
+        if admission is Admission.NONE:
+            self.limit = min(self.limit, limits.unauthenticated)
         self._codec = codec
         self._limits = limits
         # The bytes after a node's hello in the same piece may already be longer than a client's message.
@@ -246,7 +254,7 @@ class Session:
         try:
             next(self._steps)
         except StopIteration as stop:
-            received.append(stop.value)
+            received.append(self._admit_classic(stop.value))
             self._steps = None
             behind, self._bodies_behind = self._bodies_behind or (), None
             for body in behind:
@@ -318,11 +326,11 @@ class Session:
 
     def _decode(self, body: bytes | bytearray | memoryview | str) -> Message | BadRequest:
         if self._classic is not None:
-            return self._classic.decode(body)
+            return self._admit_classic(self._classic.decode(body))
         if isinstance(body, str):
             raise RemoteProtocolError("a native link carries binary messages, not text")
         if self._is_classic(body):
-            return self._open_classic().decode(body)
+            return self._admit_classic(self._open_classic().decode(body))
         return self._admit(dialects.decode(body, self._limits), len(body))
 
     def _admit(self, message: Message | BadRequest, size: int) -> Message | BadRequest:
@@ -336,8 +344,14 @@ class Session:
             self.request_sizes.append(size)
         return message
 
+    def _admit_classic(self, message: Request | BadRequest) -> Request | BadRequest:
+        """Return a classic request if its client may send any, else its refusal."""
+        if self.admission is Admission.NONE and isinstance(message, Request):
+            return BadRequest(message.id, NOT_ADMITTED)
+        return message
+
     def _settle(self, theirs: Hello) -> None:
-        agreed = agree(self.local_hello, theirs)
+        agreed = refusal(self.admission, theirs) or agree(self.local_hello, theirs)
         if isinstance(agreed, Fault):
             raise RemoteProtocolError(agreed.message, code=agreed.code, details=agreed.details)
         self.remote_hello = theirs
