@@ -15,6 +15,7 @@ import anyio
 import h11
 from anyio.abc import ByteStream
 
+from mpreg_proto.wire.handshake import Admission
 from mpreg_transports.links import tcp
 from mpreg_transports.links.base import LinkEnded
 
@@ -60,6 +61,8 @@ class HttpRequest:
     version: str = "1.1"
     local: str = ""
     """The address of this machine at which the connection arrived, empty where that is not known."""
+    admission: Admission = Admission.NODE
+    """The verdict on the peer, by what it has proved."""
 
     @property
     def target(self) -> str:
@@ -105,8 +108,11 @@ class HttpRefused(Exception):
 class HttpConnection:
     """The server's end of one connection: head, body, response, then the next request."""
 
-    def __init__(self, stream: ByteStream, *, peer: str, received: bytes = b"") -> None:
+    def __init__(
+        self, stream: ByteStream, *, peer: str, received: bytes = b"", admission: Admission = Admission.NODE
+    ) -> None:
         self._stream = stream
+        self._admission = admission
         self._local = tcp.local_host(stream) or ""
         self._peer = peer
         self._method = b""
@@ -144,6 +150,7 @@ class HttpConnection:
             peer=self._peer,
             version=event.http_version.decode("latin-1"),
             local=self._local,
+            admission=self._admission,
         )
 
     async def body(self, head: HttpRequest) -> HttpRequest:

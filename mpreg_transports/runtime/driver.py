@@ -38,6 +38,7 @@ from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
+from mpreg_proto.wire.handshake import Admission
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
 from mpreg_transports.functions.generators import GeneratorTask, GeneratorThread
@@ -234,7 +235,9 @@ class Driver:
                     self.on_local_host(transport.local_host, dialled)
                 except Exception:
                     log.exception("a defect while reporting an address of this machine")
-            node.link_opened(link, framing=transport.framing, dialled=dialled, now=self._clock())
+            node.link_opened(
+                link, framing=transport.framing, dialled=dialled, now=self._clock(), admission=transport.admission
+            )
 
         def end() -> None:
             self._local_hosts.pop(link, None)
@@ -246,16 +249,18 @@ class Driver:
         """Return this machine's addresses at the local ends of the open links."""
         return set(self._local_hosts.values())
 
-    async def exchange(self, body: bytes) -> bytes:
+    async def exchange(self, body: bytes, admission: Admission = Admission.NODE) -> bytes:
         """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`).
 
-        Raises LinkEnded if the node ends first.
+        `admission` is the verdict on its sender. Raises LinkEnded if the node ends first.
         """
         if self._stopped:
             raise LinkEnded("the node has ended")
         link, slot = self._links.open_slot()
         try:
-            self.node.link_opened(link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock())
+            self.node.link_opened(
+                link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock(), admission=admission
+            )
             self.node.receive(link, body, now=self._clock())
             self.flush()
             return await slot.answer()
