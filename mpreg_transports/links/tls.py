@@ -64,6 +64,11 @@ class TlsStream(ByteStream):
         return self._tls.getpeercert()
 
     @property
+    def shown_certificate(self) -> bytes:
+        """The certificate that the peer has shown, in DER, verified or not; empty if it has shown none."""
+        return self._tls.getpeercert(binary_form=True) or b""
+
+    @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The addresses and the socket of the connection."""
         return self._stream.extra_attributes
@@ -247,9 +252,9 @@ def is_denial(error: BaseException | None) -> bool:
 def describe_tls_error(error: ssl.SSLError) -> str:
     """Return a text for people: the cause where it is known, else OpenSSL's own words."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({error.verify_message})"
+        return f"its certificate is of no authority that this end trusts ({error.verify_message})"
     if error.reason in _NOT_ACCEPTED:
-        return "it does not accept the certificate of this end: it has another secret or cluster id"
+        return "it does not trust the certificate of this end: it has another secret or cluster id, or none"
     if error.reason in _NO_TLS:
         return "it does not speak TLS; if it speaks plain text, write ws:// or tcp://"
     if isinstance(error, ssl.SSLEOFError):

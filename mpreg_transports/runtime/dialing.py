@@ -128,7 +128,7 @@ def _explained(end: LinkEnded, tls: ClientTls | None) -> LinkEnded:
     """Add the likely cause to the end of a link whose certificate was not accepted."""
     if not end.denied:
         return end
-    cause = "a node of a cluster with a secret needs that" if tls is None else "it has another secret or cluster id"
+    cause = "if it has a secret, give that" if tls is None else "it has another secret or cluster id"
     return LinkEnded(f"{end.reason}; {cause}", denied=True)
 
 

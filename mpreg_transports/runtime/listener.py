@@ -265,7 +265,7 @@ class _Connection:
             await tcp.linger(self._stream)  # so that the peer reads the alert
             reason = tcp.describe_error(error)
             if is_denial(error):
-                log.warning("refused %s: %s; it has another secret or cluster id", self._peer, reason)
+                log.warning("refused %s: %s", self._peer, reason)
             raise LinkEnded(f"TLS handshake: {reason}") from None
         self._admission = tls.admission(stream.peer_certificate)
 

@@ -121,6 +121,15 @@ def read_secret(file: str | os.PathLike[str]) -> Secret:
         raise SecretError(f"{path}: {error}") from None
 
 
+def given_secret(secret: Secret | str | None, secret_file: object) -> Secret | None:
+    """Return the argument `secret`, parsed if it is a text. Raises SecretError, and ValueError if both are given."""
+    if secret is None:
+        return None
+    if secret_file is not None:
+        raise ValueError("secret= and secret_file= are both given; give one")
+    return secret if isinstance(secret, Secret) else parse_secret(secret)
+
+
 def write_secret(file: str | os.PathLike[str], secret: Secret) -> None:
     """Write a secret to a new file of mode 0600. Raises SecretError, also if there is such a file already."""
     path = Path(file)

@@ -334,7 +334,7 @@ async def test_listener_that_never_answers_the_handshake(monkeypatch: pytest.Mon
 
 async def test_dialling_end_does_not_accept_the_certificate() -> None:
     async with listening(tls=OTHER) as listener:
-        with pytest.raises(LinkEnded, match="its certificate is not accepted") as caught:
+        with pytest.raises(LinkEnded, match="its certificate is of no authority that this end trusts") as caught:
             await tcp.connect("127.0.0.1", listener.port, tls=NODE.dialling)
         assert caught.value.denied and caught.value.reason.startswith("cannot connect to 127.0.0.1")
 
@@ -347,7 +347,7 @@ async def test_listening_end_does_not_accept_the_certificate() -> None:
         link = await tcp.connect("127.0.0.1", listener.port, tls=careless)
         await link.send([b"\0hello"])
         for _ in range(2):
-            with pytest.raises(LinkEnded, match="it does not accept the certificate of this end") as caught:
+            with pytest.raises(LinkEnded, match="it does not trust the certificate of this end") as caught:
                 await link.receive()
             assert caught.value.denied
         await link.close()
@@ -378,9 +378,11 @@ async def test_tls_against_plain_text() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as plain:
 
         async def greet(stream: ByteStream) -> None:
-            await stream.send(b"220 mail.example.com ESMTP\r\n")
-            await tcp.linger(stream)
-            await stream.aclose()
+            try:
+                await stream.send(b"220 mail.example.com ESMTP\r\n")
+                await tcp.linger(stream)
+            finally:
+                await tcp.hang_up(stream)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(plain.serve, greet)

@@ -266,7 +266,7 @@ async def test_other_secret_is_explained_logged_once_and_never_remembered(caplog
 async def test_certificate_that_the_system_does_not_know() -> None:
     async with listening(tls=NODE) as listener:
         for dial in (open_link, Dialler(websocket_only=False)):
-            with pytest.raises(LinkEnded, match="a node of a cluster with a secret needs that"):
+            with pytest.raises(LinkEnded, match="if it has a secret, give that"):
                 await dial(Address(f"wss://127.0.0.1:{listener.port}"))
 
 
