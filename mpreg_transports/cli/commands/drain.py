@@ -48,8 +48,8 @@ def drain(
     """Let a node leave the cluster in order, as SIGTERM does, and wait until it has left.
 
     It takes no new calls, and ends once those that run are done, or after its grace of 10 seconds. The node that is
-    asked passes the command on; it may be the one that leaves. Every client that a node serves may drain all of them: with
-    a secret those who have it, without one everybody who can connect.
+    asked passes the command on; it may be the one that leaves. Every client that a node serves may drain all of them:
+    with a secret those who have it, without one everybody who can connect.
     """
     from mpreg_transports.cli.connect import node_access, with_client
     from mpreg_transports.cli.console import emit_json
