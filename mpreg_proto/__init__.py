@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from mpreg_proto.view import MemberView, NodeView
     from mpreg_proto.wire.encode_errors import UnsendableValue
     from mpreg_proto.wire.framing import Framing
-    from mpreg_proto.wire.handshake import Admission
+    from mpreg_proto.wire.handshake import Authentication
     from mpreg_proto.wire.messages import (
         Call,
         CallProgress,
@@ -101,7 +101,7 @@ __all__ = [
     "MILLISECOND",
     "SECOND",
     "Address",
-    "Admission",
+    "Authentication",
     "Call",
     "CallProgress",
     "Cancel",
@@ -254,7 +254,7 @@ _WHERE = {
     "NodeView": "view",
     "UnsendableValue": "wire.encode_errors",
     "Framing": "wire.framing",
-    "Admission": "wire.handshake",
+    "Authentication": "wire.handshake",
     "Call": "wire.messages",
     "CallProgress": "wire.messages",
     "Done": "wire.messages",

@@ -32,7 +32,7 @@ from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.router import ActionRunner, Machines, Router
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_proto.wire.messages import GoodbyeReason, Message, Request
 from mpreg_proto.wire.session import Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
@@ -145,20 +145,20 @@ class Node:
         framing: Framing,
         dialled: Address | None,
         now: int,
-        admission: Admission = Admission.NODE,
+        verdict: Authentication = Authentication.NODE,
     ) -> None:
         """Add an open transport. `dialled` is the address of a `Dial`, None for an accepted one.
 
-        `admission` is the driver's verdict on the peer. Raises LocalProtocolError if the number `link` was used before
+        `verdict` is the driver's verdict on the peer. Raises LocalProtocolError if the number `link` was used before
         or is below 1, and for a `dialled` that is no text; nothing has changed then.
         """
-        self.links.check_new(link, framing, dialled, admission)
+        self.links.check_new(link, framing, dialled, verdict)
         if self._tap is not None:
-            self._tap.input("link_opened", now, (link, framing, dialled, admission))
+            self._tap.input("link_opened", now, (link, framing, dialled, verdict))
         if self._finished:  # the dial was in progress, or the peer has no Goodbye yet
             self.links.decline(link)
             return
-        self.links.opened(link, framing=framing, dialled=dialled, now=now, admission=admission)
+        self.links.opened(link, framing=framing, dialled=dialled, now=now, verdict=verdict)
         if dialled is not None:
             self.cluster.dial_answered(dialled)
         self._settle(now)

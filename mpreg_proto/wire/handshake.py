@@ -1,8 +1,8 @@
 """The handshake: two sides agree on cluster, version and features before any other message.
 
 Both sides send a `Hello`, the dialler first. Each side then computes the same agreement from the two hellos. Nothing
-else is parsed before. What the peer has proved before, in TLS for example, is the adapter's verdict (`Admission`): the
-core never holds a secret or a certificate.
+else is parsed before. What the peer has proved before, in TLS for example, is the adapter's verdict on it: the core
+never holds a secret or a certificate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Feature(enum.StrEnum):
     """`Drain` and `DrainReply`."""
 
 
-class Admission(enum.Enum):
+class Authentication(enum.Enum):
     """The adapter's verdict on the peer of a link: what it may be."""
 
     NODE = "node"
@@ -36,7 +36,7 @@ class Admission(enum.Enum):
     """Nothing: a hello and each request is refused (1030)."""
 
 
-NOT_ADMITTED = Fault(
+NOT_AUTHENTICATED = Fault(
     ErrorCode.UNAUTHENTICATED,
     "this node serves only those who prove the secret of its cluster: connect with its secret file",
 )
@@ -59,11 +59,11 @@ def hello(*, cluster: str, member: bytes, name: str, credit: tuple[int, int] = C
     return Hello((VERSION, VERSION), FEATURES, cluster, member, name, credit)
 
 
-def refusal(admission: Admission, theirs: Hello) -> Fault | None:
+def refusal(verdict: Authentication, theirs: Hello) -> Fault | None:
     """Return why a peer with this verdict may not open a link with its hello; None if it may."""
-    if admission is Admission.NONE:
-        return NOT_ADMITTED
-    if admission is Admission.CLIENT and theirs.member:
+    if verdict is Authentication.NONE:
+        return NOT_AUTHENTICATED
+    if verdict is Authentication.CLIENT and theirs.member:
         text = "this peer is no node of the cluster: it has not proved its secret with a node's certificate"
         return Fault(ErrorCode.UNAUTHENTICATED, text)
     return None

@@ -22,7 +22,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.classic import DECODE_IN_STEPS_FROM, ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
-from mpreg_proto.wire.handshake import NOT_ADMITTED, Admission, Agreed, Feature, agree, refusal
+from mpreg_proto.wire.handshake import NOT_AUTHENTICATED, Agreed, Authentication, Feature, agree, refusal
 from mpreg_proto.wire.messages import Hello, Message, Refused, Request
 from mpreg_proto.wire.values import ValueCodec
 
@@ -95,7 +95,7 @@ class Received(list[Message | BadRequest]):
 class Session:
     """The state of one link. `local_hello` is this side's hello; `dialled` is the address if this side dialled.
 
-    `admission` is the adapter's verdict on the peer.
+    `verdict` is the adapter's verdict on the peer.
     """
 
     __slots__ = (
@@ -106,7 +106,6 @@ class Session:
         "_reader",
         "_serves_client",
         "_steps",
-        "admission",
         "agreed",
         "asked_at",
         "backlog",
@@ -130,6 +129,7 @@ class Session:
         "rtt_ping",
         "rtt_ping_at",
         "stage",
+        "verdict",
         "watched",
     )
 
@@ -143,10 +143,10 @@ class Session:
         codec: ValueCodec,
         limits: Limits,
         now: int,
-        admission: Admission = Admission.NODE,
+        verdict: Authentication = Authentication.NODE,
     ) -> None:
         self.link: LinkId = link
-        self.admission: Admission = admission
+        self.verdict: Authentication = verdict
         self.framing: Framing = framing
         self.dialled: Address | None = dialled
         self.local_hello: Hello = local_hello
@@ -186,7 +186,7 @@ class Session:
         """The round-trip time of the latest answered ping."""
         self.limit: int = min(limits.message, LONGEST_FRAME)
         """The longest message in either direction, in bytes."""
-        if admission is Admission.NONE:
+        if verdict is Authentication.NONE:
             self.limit = min(self.limit, limits.unauthenticated)
         self._codec = codec
         self._limits = limits
@@ -346,12 +346,12 @@ class Session:
 
     def _admit_classic(self, message: Request | BadRequest) -> Request | BadRequest:
         """Return a classic request if its client may send any, else its refusal."""
-        if self.admission is Admission.NONE and isinstance(message, Request):
-            return BadRequest(message.id, NOT_ADMITTED)
+        if self.verdict is Authentication.NONE and isinstance(message, Request):
+            return BadRequest(message.id, NOT_AUTHENTICATED)
         return message
 
     def _settle(self, theirs: Hello) -> None:
-        agreed = refusal(self.admission, theirs) or agree(self.local_hello, theirs)
+        agreed = refusal(self.verdict, theirs) or agree(self.local_hello, theirs)
         if isinstance(agreed, Fault):
             raise RemoteProtocolError(agreed.message, code=agreed.code, details=agreed.details)
         self.remote_hello = theirs

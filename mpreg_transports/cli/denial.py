@@ -6,9 +6,11 @@ Nothing is sent but a handshake.
 
 from __future__ import annotations
 
+import shlex
 import ssl
 from urllib.parse import unquote
 
+from mpreg_proto.describe import cut
 from mpreg_transports.config.addresses import parse_address
 from mpreg_transports.links import tcp
 from mpreg_transports.links.base import LinkEnded
@@ -25,13 +27,14 @@ async def explain_denial(url: str, cluster_id: str | None) -> tuple[str, ...]:
     if len(clusters) != 1:
         text = f"{url} shows a certificate that is of no node of a cluster with a secret"
         return (text, "leave --secret-file out if its certificate is of an authority that this system knows")
-    theirs = clusters[0]
+    theirs = clusters[0]  # nobody has verified it: it may hold anything
+    shown = cut(repr(theirs), 80)
     if cluster_id is None:
-        return (f"{url} is a node of cluster {theirs!r}, which has a secret", "give it:   --secret-file FILE")
+        return (f"{url} is a node of cluster {shown}, which has a secret", "give it:   --secret-file FILE")
     if theirs != cluster_id:
-        text = f"{url} is a node of another cluster: of {theirs!r}, and this command is for {cluster_id!r}"
-        return (text, f"name its cluster:   --cluster-id {theirs}")
-    text = f"{url} is a node of cluster {theirs!r}, but with another secret than this command"
+        text = f"{url} is a node of another cluster: of {shown}, and this command is for {cluster_id!r}"
+        return (text, f"name its cluster:   --cluster-id {cut(shlex.quote(theirs), 80)}")
+    text = f"{url} is a node of cluster {shown}, but with another secret than this command"
     return (text, "compare the secret files: all nodes and commands of a cluster need the same one")
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mpreg_proto.effects import Framing
 from mpreg_proto.errors import CloseCode
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 
 __all__ = ["MAX_MESSAGE", "Buffer", "Framing", "Link", "LinkEnded"]
 
@@ -53,7 +53,7 @@ class Link(Protocol):
     """The way in which the data is divided into messages."""
     peer: str
     """The other end, for logs: `127.0.0.1:51234`."""
-    admission: Admission = Admission.NODE
+    verdict: Authentication = Authentication.NODE
     """The verdict on the peer, by what it has proved; the listener sets it."""
     local_host: str | None = None
     """The address of this machine that the link uses, None where there is none."""

@@ -113,7 +113,8 @@ class TlsStream(ByteStream):
     def _decrypt(self, most: int) -> bytes:
         """Return the plain text that has arrived, up to `most` bytes; after the end, or before a whole record, none."""
         parts: list[bytes] = []
-        while most > 0 and self._end is None:
+        # Without bytes to read OpenSSL raises, which costs more than a short record.
+        while most > 0 and self._end is None and (self._incoming.pending or self._tls.pending() or self._incoming.eof):
             try:
                 part = self._tls.read(min(most, RECORD))
             except ssl.SSLWantReadError:
@@ -129,8 +130,6 @@ class TlsStream(ByteStream):
                 break
             parts.append(part)
             most -= len(part)
-            if not self._incoming.pending and not self._tls.pending():
-                break
         if self._outgoing.pending and not self._sending.locked():
             self._reply()
         return parts[0] if len(parts) == 1 else b"".join(parts)

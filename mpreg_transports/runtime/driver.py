@@ -38,7 +38,7 @@ from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
 from mpreg_transports.functions.generators import GeneratorTask, GeneratorThread
@@ -236,7 +236,11 @@ class Driver:
                 except Exception:
                     log.exception("a defect while reporting an address of this machine")
             node.link_opened(
-                link, framing=transport.framing, dialled=dialled, now=self._clock(), admission=transport.admission
+                link,
+                framing=transport.framing,
+                dialled=dialled,
+                now=self._clock(),
+                verdict=transport.verdict,
             )
 
         def end() -> None:
@@ -249,17 +253,17 @@ class Driver:
         """Return this machine's addresses at the local ends of the open links."""
         return set(self._local_hosts.values())
 
-    async def exchange(self, body: bytes, admission: Admission = Admission.NODE) -> bytes:
+    async def exchange(self, body: bytes, verdict: Authentication = Authentication.NODE) -> bytes:
         """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`).
 
-        `admission` is the verdict on its sender. Raises LinkEnded if the node ends first.
+        `verdict` is the verdict on its sender. Raises LinkEnded if the node ends first.
         """
         if self._stopped:
             raise LinkEnded("the node has ended")
         link, slot = self._links.open_slot()
         try:
             self.node.link_opened(
-                link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock(), admission=admission
+                link, framing=Framing.CLASSIC_MESSAGES, dialled=None, now=self._clock(), verdict=verdict
             )
             self.node.receive(link, body, now=self._clock())
             self.flush()

@@ -19,9 +19,10 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
 from mpreg_proto.errors import CloseCode, ErrorCode, Fault
+from mpreg_proto.limits import DEFAULT
 from mpreg_proto.wire.dialects import encode
 from mpreg_proto.wire.framing import prefix
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_proto.wire.messages import Refused
 from mpreg_transports.background import running_loop, single_errors
 from mpreg_transports.config.addresses import host_and_port, is_loopback, is_wildcard, normal_host
@@ -63,7 +64,7 @@ class ServerTls(Protocol):
     def listening(self) -> ssl.SSLContext:
         """The context of accepted connections."""
 
-    def admission(self, certificate: dict[str, Any] | None) -> Admission:
+    def verdict(self, certificate: dict[str, Any] | None) -> Authentication:
         """Return the verdict on a peer with this certificate, as `SSLObject.getpeercert` returns it."""
 
 
@@ -197,7 +198,7 @@ class _Connection:
     ) -> None:
         self._stream = stream
         self._tls = tls
-        self._admission = Admission.NODE
+        self._verdict = Authentication.NODE
         self._on_link = on_link
         self._on_http = on_http
         self._admit = admit
@@ -233,7 +234,7 @@ class _Connection:
         if not first:
             log.debug("%s: sent nothing for %g s, hung up", self._peer, FIRST_BYTES_SECONDS)
         elif first[0] in _RAW:
-            return self._admitted(tcp.TcpLink(self._stream, received=first))
+            return self._with_verdict(tcp.TcpLink(self._stream, received=first))
         elif first[:1].isalpha():
             return await self._http(first)
         elif first[0] == _TLS:
@@ -251,8 +252,8 @@ class _Connection:
                 raise tcp.to_link_ended(error) from None
         return b""
 
-    def _admitted(self, link: Link) -> Link:
-        link.admission = self._admission
+    def _with_verdict(self, link: Link) -> Link:
+        link.verdict = self._verdict
         return link
 
     async def _secure(self, tls: ServerTls, first: bytes) -> None:
@@ -267,7 +268,9 @@ class _Connection:
             if is_denial(error):
                 log.warning("refused %s: %s", self._peer, reason)
             raise LinkEnded(f"TLS handshake: {reason}") from None
-        self._admission = tls.admission(stream.peer_certificate)
+        self._verdict = tls.verdict(stream.peer_certificate)
+        if self._verdict is Authentication.NONE:
+            self._max_message = min(self._max_message, DEFAULT.unauthenticated)
 
     async def _refuse_plain_text(self, first: bytes) -> None:
         """Say in the peer's protocol, as far as there is one for it, that only TLS is served here."""
@@ -292,7 +295,7 @@ class _Connection:
 
     async def _http(self, first: bytes) -> Link | None:
         """Answer requests until the connection ends or becomes a WebSocket."""
-        http = HttpConnection(self._stream, peer=self._peer, received=first, admission=self._admission)
+        http = HttpConnection(self._stream, peer=self._peer, received=first, verdict=self._verdict)
         seconds = FIRST_BYTES_SECONDS
         try:
             while True:
@@ -307,7 +310,7 @@ class _Connection:
                     link = await websocket.accept(
                         self._stream, request, received=http.trailing, max_message=self._max_message
                     )
-                    return self._admitted(link)
+                    return self._with_verdict(link)
                 await self._answer(http, request)
                 if not http.start_next_cycle():
                     return None

@@ -1,7 +1,7 @@
 """The TLS contexts of a node or client that has the secret, and the verdict on a peer's certificate.
 
 Links and the listener use the contexts; both ends verify each other's certificate with the authority of the cluster,
-whatever its host. The listening side accepts a peer without a certificate (a browser, a client), and `admission` is the
+whatever its host. The listening side accepts a peer without a certificate (a browser, a client), and `verdict` is the
 verdict that the core gets for its link.
 """
 
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.security.authority import Authority, Issued, Role, role_uri
 from mpreg_transports.security.secret import Secret
 
@@ -54,17 +54,17 @@ class Credentials:
         self.listening.num_tickets = 0
         self.dialling: ssl.SSLContext = _context(ssl.PROTOCOL_TLS_CLIENT, own, trusted)
         self.dialling.check_hostname = False  # a member of the cluster is one at any address
-        self._admitted = {
-            role_uri(cluster_id, Role.NODE): Admission.NODE,
-            role_uri(cluster_id, Role.CLIENT): Admission.CLIENT,
+        self._verdicts = {
+            role_uri(cluster_id, Role.NODE): Authentication.NODE,
+            role_uri(cluster_id, Role.CLIENT): Authentication.CLIENT,
         }
-        self._without = Admission.CLIENT if open_clients else Admission.NONE
+        self._without = Authentication.CLIENT if open_clients else Authentication.NONE
 
-    def admission(self, certificate: dict[str, Any] | None) -> Admission:
+    def verdict(self, certificate: dict[str, Any] | None) -> Authentication:
         """Return the verdict on a peer of a finished handshake, from `SSLObject.getpeercert()`."""
         names = (certificate or {}).get("subjectAltName", ())
         uris = [value for kind, value in names if kind == "URI"]
-        return self._admitted.get(uris[0], self._without) if len(uris) == 1 else self._without
+        return self._verdicts.get(uris[0], self._without) if len(uris) == 1 else self._without
 
 
 def authority_pem(secret: Secret, cluster_id: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.view import NodeView
-from mpreg_proto.wire.handshake import NOT_ADMITTED, Admission
+from mpreg_proto.wire.handshake import NOT_AUTHENTICATED, Authentication
 from mpreg_transports.links.http import HttpRequest, HttpResponse
 from mpreg_transports.web.access import OPEN_PATHS, Access
 
@@ -52,7 +52,7 @@ class HttpRoutes:
     def __init__(
         self,
         view: Callable[[], NodeView],
-        exchange: Callable[[bytes, Admission], Awaitable[bytes]],
+        exchange: Callable[[bytes, Authentication], Awaitable[bytes]],
         access: Access | None = None,
     ) -> None:
         self._access = access or Access()
@@ -75,8 +75,8 @@ class HttpRoutes:
         handler = methods.get(method)
         if handler is None:
             return HttpResponse.text(405, f"{request.path} takes {', '.join(methods)}", ("allow", ", ".join(methods)))
-        if request.admission is Admission.NONE and request.path not in (*OPEN_PATHS, "/rpc"):
-            return HttpResponse.text(401, NOT_ADMITTED.message)  # /rpc has an answer of its own, in JSON
+        if request.verdict is Authentication.NONE and request.path not in (*OPEN_PATHS, "/rpc"):
+            return HttpResponse.text(401, NOT_AUTHENTICATED.message)  # /rpc has an answer of its own, in JSON
         return await handler(self, request)
 
     async def _index(self, request: HttpRequest) -> HttpResponse:
@@ -102,7 +102,7 @@ class HttpRoutes:
         return _json(200, msgspec.json.encode(self._view()))
 
     async def _rpc(self, request: HttpRequest) -> HttpResponse:
-        body = await self._exchange(request.body, request.admission)
+        body = await self._exchange(request.body, request.verdict)
         answer = msgspec.json.decode(body, type=_ClassicReply)
         error = answer.error
         if error is None or bytes(answer.r) != b"null":

@@ -347,3 +347,19 @@ async def test_nothing_of_a_secret_is_logged_or_shown(caplog: pytest.LogCaptureF
         assert all(secret.reveal()[20:40] not in text for text in (repr(vars(server)), repr(vars(client))))
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert secret.reveal()[20:40] not in said and repr(secret.key)[2:20] not in said
+
+
+async def test_long_message_of_a_client_that_proves_nothing_is_not_read(tmp_path: Path) -> None:
+    anybody = ssl.create_default_context(cadata=authority_pem(SECRET, "default-cluster"))
+    async with served() as server:
+        status, _ = await http(server, b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n")
+        assert status == 413
+        link = await websocket.connect("localhost", server.port, tls=anybody)
+        with pytest.raises(LinkEnded) as caught:
+            await link.send([b"x" * 65_537])
+            await link.receive()
+        assert caught.value.code == 1009
+        await link.close()
+        raw = await tcp.connect("localhost", server.port, tls=anybody)
+        await raw.send([(65_537).to_bytes(4, "big")])
+        assert b"65537" in await answers(raw)

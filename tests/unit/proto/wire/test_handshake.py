@@ -6,7 +6,7 @@ import pytest
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import MEMBER_ID_BYTES
-from mpreg_proto.wire.handshake import FEATURES, Admission, Agreed, agree, hello, refusal
+from mpreg_proto.wire.handshake import FEATURES, Agreed, Authentication, agree, hello, refusal
 from mpreg_proto.wire.messages import VERSION, Hello
 
 NODE = hello(cluster="c", member=b"n" * 16, name="node")
@@ -89,11 +89,11 @@ def test_agreed_is_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("admission", "of_a_node", "of_a_client"),
-    [(Admission.NODE, True, True), (Admission.CLIENT, False, True), (Admission.NONE, False, False)],
+    ("verdict", "of_a_node", "of_a_client"),
+    [(Authentication.NODE, True, True), (Authentication.CLIENT, False, True), (Authentication.NONE, False, False)],
 )
-def test_hello_that_an_admission_allows(admission: Admission, of_a_node: bool, of_a_client: bool) -> None:
+def test_hello_that_a_verdict_allows(verdict: Authentication, of_a_node: bool, of_a_client: bool) -> None:
     for theirs, allowed in ((NODE, of_a_node), (hello(cluster="c", member=b"", name="client"), of_a_client)):
-        found = refusal(admission, theirs)
+        found = refusal(verdict, theirs)
         assert (found is None) is allowed
         assert found is None or found.code == 1030

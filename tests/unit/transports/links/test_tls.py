@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.links import tcp, tls, websocket
 from mpreg_transports.links.base import Framing, Link, LinkEnded
 from mpreg_transports.links.buffering import BufferingStream
@@ -179,7 +179,7 @@ async def test_attributes_of_the_connection_and_certificate_of_the_peer() -> Non
     async with ends() as (one, other):
         assert one.extra(SocketAttribute.raw_socket).getpeername() == other.extra(SocketAttribute.local_address)
         for end in (one, other):
-            assert NODE.admission(end.peer_certificate) is Admission.NODE
+            assert NODE.verdict(end.peer_certificate) is Authentication.NODE
 
 
 # -- back-pressure and measurements -----------------------------------------------------------------------------------
@@ -393,13 +393,17 @@ async def test_tls_against_plain_text() -> None:
 
 @pytest.mark.parametrize(
     ("credentials", "verdict"),
-    [(NODE, Admission.NODE), (Credentials(SECRET, "shop", role=Role.CLIENT), Admission.CLIENT), (None, Admission.NONE)],
+    [
+        (NODE, Authentication.NODE),
+        (Credentials(SECRET, "shop", role=Role.CLIENT), Authentication.CLIENT),
+        (None, Authentication.NONE),
+    ],
 )
-async def test_verdict_of_the_listener(credentials: Credentials | None, verdict: Admission) -> None:
-    verdicts: list[Admission] = []
+async def test_verdict_of_the_listener(credentials: Credentials | None, verdict: Authentication) -> None:
+    verdicts: list[Authentication] = []
 
     async def note(link: Link) -> None:
-        verdicts.append(link.admission)
+        verdicts.append(link.verdict)
         await echo(link)
 
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

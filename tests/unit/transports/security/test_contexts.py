@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpreg_proto.wire.handshake import Admission
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.security import contexts
 from mpreg_transports.security.authority import Role
 from mpreg_transports.security.contexts import Credentials, authority_pem
@@ -36,13 +36,13 @@ def shake_hands(dialling: ssl.SSLContext, listening: ssl.SSLContext, host: str |
     return server
 
 
-def admitted(dialling: Credentials, listening: Credentials) -> Admission:
-    return listening.admission(shake_hands(dialling.dialling, listening.listening).getpeercert())
+def admitted(dialling: Credentials, listening: Credentials) -> Authentication:
+    return listening.verdict(shake_hands(dialling.dialling, listening.listening).getpeercert())
 
 
 def test_two_nodes_of_one_secret() -> None:
     one, other = Credentials(SECRET, "shop"), Credentials(SECRET, "shop", open_clients=True)
-    assert admitted(one, other) is admitted(other, one) is Admission.NODE
+    assert admitted(one, other) is admitted(other, one) is Authentication.NODE
 
 
 def test_tls_1_3_and_strict_verification() -> None:
@@ -60,7 +60,7 @@ def test_tls_1_3_and_strict_verification() -> None:
 
 def test_client_with_the_secret_is_no_node() -> None:
     node, client = Credentials(SECRET, "shop"), Credentials(SECRET, "shop", role=Role.CLIENT)
-    assert admitted(client, node) is Admission.CLIENT
+    assert admitted(client, node) is Authentication.CLIENT
 
 
 def test_certificate_of_a_client_does_not_serve() -> None:
@@ -85,13 +85,13 @@ def test_another_secret_or_cluster(secret: Secret, cluster: str) -> None:
         shake_hands(careless, one.listening)
 
 
-@pytest.mark.parametrize(("open_clients", "verdict"), [(False, Admission.NONE), (True, Admission.CLIENT)])
-def test_peer_without_a_certificate(open_clients: bool, verdict: Admission) -> None:
+@pytest.mark.parametrize(("open_clients", "verdict"), [(False, Authentication.NONE), (True, Authentication.CLIENT)])
+def test_peer_without_a_certificate(open_clients: bool, verdict: Authentication) -> None:
     node = Credentials(SECRET, "shop", open_clients=open_clients)
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     server = shake_hands(anybody, node.listening)
-    assert server.getpeercert() is None and node.admission(None) is verdict
+    assert server.getpeercert() is None and node.verdict(None) is verdict
 
 
 def test_program_that_compares_host_names() -> None:
@@ -120,7 +120,7 @@ def test_no_session_is_resumed() -> None:
     ],
 )
 def test_names_that_prove_no_role(names: tuple[tuple[str, str], ...]) -> None:
-    assert Credentials(SECRET, "shop").admission({"subjectAltName": names}) is Admission.NONE
+    assert Credentials(SECRET, "shop").verdict({"subjectAltName": names}) is Authentication.NONE
 
 
 def test_key_by_a_private_file_where_there_is_no_memfd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_key_by_a_private_file_where_there_is_no_memfd(monkeypatch: pytest.Monke
     monkeypatch.setattr(contexts.os, "unlink", note)
     one = Credentials(SECRET, "shop")
     monkeypatch.undo()
-    assert admitted(one, Credentials(SECRET, "shop")) is Admission.NODE
+    assert admitted(one, Credentials(SECRET, "shop")) is Authentication.NODE
     assert seen and not list(tmp_path.iterdir())
     for mode, content in seen:
         assert mode == 0o600 and b"ENCRYPTED PRIVATE KEY" in content and b"BEGIN PRIVATE KEY" not in content
