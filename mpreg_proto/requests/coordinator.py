@@ -171,7 +171,11 @@ _TRY_ELSEWHERE = (ErrorCode.COMMAND_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.D
 """Refusals after which a call may go to another member: a stale route, overload, a member that leaves."""
 _LOST_THERE = "its node or link was lost, and it starts again"
 _SLICE: Final = 128
-"""The most calls that are placed at once; they take about two milliseconds. Other inputs come between two slices."""
+"""The most calls that are placed at once. Other inputs come between two slices."""
+_SHARED_SLICE: Final = 16
+"""The same while other clients ask: with inline functions, which run at once, a slice takes about two milliseconds."""
+_SHARED_FOR: Final = SECOND
+"""The time for which that holds after a request of another client has arrived, in ns."""
 _MAX_RETRY_DELAY = 5 * SECOND
 """The longest pause before a lost call is started again, in ns."""
 
@@ -215,6 +219,8 @@ class Coordinator:
         """The requests in progress, by their local id."""
         self.unplaced: dict[RequestId, list[str]] = {}
         """The ready calls that are still to be placed, of requests with more than one slice; they take turns."""
+        self._shared_until = 0
+        """The time until which slices are short, as clients have arrived beside others."""
         self.scheduler: Scheduler = Scheduler(
             me,
             outstanding=self.outstanding,
@@ -256,6 +262,8 @@ class Coordinator:
             return [self.refuse(request, link, refusal)]
         if len(self.pending_calls.backlog) and (refusal := self._not_admitted(request, planned, link, now)) is not None:
             return [self.refuse(request, link, refusal)]
+        if mine < len(self.requests):
+            self._shared_until = now + _SHARED_FOR
         timeout = self._limits.default_timeout if request.timeout is None else request.timeout
         deadline = now + min(timeout, self._limits.longest_timeout)
         execution = self.in_flight.open_request(request, planned, link, now=now, deadline=deadline, size=size)
@@ -687,10 +695,11 @@ class Coordinator:
         A call that no node can run may end the request before. Of more than one slice the rest is placed in the next
         ones.
         """
-        if len(names) > _SLICE:
-            self.unplaced.setdefault(execution.id, []).extend(names[_SLICE:])
+        most = _SHARED_SLICE if now < self._shared_until else _SLICE
+        if len(names) > most:
+            self.unplaced.setdefault(execution.id, []).extend(names[most:])
             self._timers.set((TimerKind.PLACE, 0), now)
-            names = names[:_SLICE]
+            names = names[:most]
         calls, failing = self.scheduler.placeable(execution, names, now)
         actions: list[RequestOutput] = []
         for name, fault in failing:

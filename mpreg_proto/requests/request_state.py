@@ -407,6 +407,10 @@ class Execution:
             if name in self.possibly_started:
                 may_be = state is _STATE.POSSIBLY_STARTED or (state >= _STATE.DONE and state is not _STATE.SKIPPED)
                 assert may_be, f"{name!r} may have started and is {state.name}"
+            needed = name in self._retained or any(self.is_open(one) for one in self.plan.dependents.get(name, ()))
+            kept = state is _STATE.DONE and needed
+            assert kept == (name in self.values), f"the result of {name!r}, {state.name}, is kept: {not kept}"
+        assert self.values_size == sum(map(len, self.values.values())), "the bytes of the results are counted wrong"
 
     def start(self, now: int) -> list[str]:
         """Return the open calls without dependencies, in the request's order: they are READY."""

@@ -83,8 +83,8 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
         if self.level is not None:
             check_number("level", self.level, most=1)
 
-    def options(self, chooser: Chooser) -> Options:
-        """Draw the options of this run."""
+    def options(self, chooser: Chooser, nodes: int = 5) -> Options:
+        """Draw the options of a run with so many nodes."""
         level = chooser.choice("swarm level", LEVELS) if self.level is None else self.level
         known = self.kinds or tuple(FAULTS)
         kinds = tuple(kind for kind in known if chooser.chance("swarm kind", 0.4)) or known[:1]
@@ -98,12 +98,12 @@ class Swarm(msgspec.Struct, frozen=True, kw_only=True):
             long=chooser.choice("swarm long", (0.0, 0.0, 0.0, 0.1)),
             after=chooser.choice("swarm after", (0.0, 0.0, 12.0)),
             stranger=chooser.choice("swarm stranger", ("", "", "", "", "", "", "", "cluster", "version", "versions")),
-            limits=small_limits(chooser) if chooser.chance("swarm limits", 0.25) else {},
+            limits=small_limits(chooser, nodes) if chooser.chance("swarm limits", 0.25) else {},
         )
 
     def draw(self, chooser: Chooser, nodes: Mapping[str, Spec]) -> tuple[dict[str, Any], str, list[Action]]:
         """Draw the options of a run, as data and as text, and all its faults (see `script`)."""
-        options = self.options(chooser)
+        options = self.options(chooser, len(nodes))
         return msgspec.to_builtins(options), options.describe(), self.script(chooser, options, nodes)
 
     def script(self, chooser: Chooser, options: Options, nodes: Mapping[str, Spec]) -> list[Action]:
@@ -499,8 +499,11 @@ def single_faults(chooser: Chooser, nodes: Mapping[str, Spec], start: float) -> 
 _CALLS = (("haul", 7), ("narrow", 1), ("narrow", 2), ("train", 3), ("trek", 45), ("concat", 5), ("book", 6))
 
 
-def small_limits(chooser: Chooser) -> dict[str, int]:
-    """Draw bounds that a short run reaches, as fields of `Limits`; each usually keeps its default."""
+def small_limits(chooser: Chooser, nodes: int) -> dict[str, int]:
+    """Draw bounds that a short run with so many nodes reaches, as fields of `Limits`; each usually keeps its default.
+
+    A view has room for all living nodes and few others, as a node that does not fit into it is rightly left out.
+    """
     limits: dict[str, int] = {}
     for name, drawn in _SMALL.items():
         if chooser.chance("swarm limit", 0.4):
@@ -508,7 +511,9 @@ def small_limits(chooser: Chooser) -> dict[str, int]:
     if "message" in limits:
         limits["node_message"] = 2 * limits["message"]
         limits["backlog"] = limits["message"] * 11 // 10
-    if "members" in limits:  # what a full table has refused comes with anti-entropy, which must be within 15 s
+    if "members" in limits:
+        limits["members"] += nodes
+        # What a full table has refused comes with anti-entropy, which must be within 15 s.
         limits["gossip_interval"] = 2 * SECOND
     if "ping_every" in limits:
         limits["gone_after"] = 5 * limits["ping_every"] // 2
@@ -538,7 +543,7 @@ _SMALL: dict[str, tuple[int, ...]] = {
     "dials": (2, 4),
     "gossip_interval": (2 * SECOND, 8 * SECOND),
     "slow_link": (1_000, 20_000),
-    "members": (6, 8),
+    "members": (1, 3),  # beside the nodes of the run
     "dead_members": (1, 3),
     "changes": (1, 4),
     "dead_for": (15 * SECOND,),

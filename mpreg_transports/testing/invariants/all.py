@@ -41,6 +41,7 @@ from mpreg_transports.testing.invariants.sequential import Pure
 from mpreg_transports.testing.invariants.slow_peers import NoLostCalls, SlowPeerTolerance
 from mpreg_transports.testing.invariants.streams import CallProgressReports, StreamedItems
 from mpreg_transports.testing.invariants.suspicion import RingConnectivity, SuspicionAccuracy
+from mpreg_transports.testing.invariants.tables import TableConsistency
 from mpreg_transports.testing.invariants.waiting import PendingWait
 from mpreg_transports.testing.simulation.watchers import Watcher
 
@@ -120,6 +121,7 @@ def invariants(*, pure: Pure | None = None) -> list[Watcher]:
         ClientCredit(),
         StreamedItems(),
         CallProgressReports(),
+        TableConsistency(),
         # Callers that are no native clients.
         OwnRequestCompletion(pure),
         QueryAnswers(),

@@ -216,7 +216,7 @@ class ResourceBounds(Watcher):
         if out != credits._out:
             self._wrong(host, f"{credits._out} as its calls at members, which are {out}")
         for member, function in credits._windows:
-            if member != node.me and not members.routable(member):
+            if member != node.me and not members.routable(member) and member not in node.cluster._changes.loss_deferred:
                 self._wrong(host, f"a bound for calls of {function} at {show('', member)}, which is gone")
         for name, table in (("waiting for", worker._waiters), ("promised", worker._promised)):
             for function, links in table.items():

@@ -43,7 +43,7 @@ def case(scenario: str = "swarm", *, seed: int, nodes: int = 5, seconds: float =
     if build is None:
         drivers = scenario == "drivers"
         swarm = Swarm(seconds=seconds)
-        options = swarm.options(chooser)
+        options = swarm.options(chooser, nodes)
         limits = Limits(failovers=chooser.choice("swarm failovers", FAILOVERS), **options.limits)
         specs = standard_nodes(nodes, joins=options.joins, limits=limits)
         specs = strangers(specs, options.stranger)

@@ -896,16 +896,26 @@ def wake(harness: NodeHarness) -> None:
 
 def test_many_ready_calls_are_placed_in_slices() -> None:
     harness = NodeHarness()
-    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    client, alpha = harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
     ask(client, *[call(f"c{number}", "wide") for number in range(300)])
+    for start, end in ((0, 128), (128, 256), (256, 300)):
+        assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(start, end)]
+        wake(harness)
+    assert harness.node.coordinator.unplaced == {}
+
+
+def test_short_slices_beside_another_client() -> None:
+    harness = NodeHarness()
+    client, other, alpha = harness.client(), harness.client(), harness.member("alpha", spec("wide", concurrency=1000))
+    ask(client, *[call(f"c{number}", "wide") for number in range(400)])
     assert len(dispatched(alpha)) == 128
     ask(other, call("small", "wide"))
     assert [name for _, name in dispatched(alpha)] == ["small"], "it comes before the next slice"
     wake(harness)
-    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(128, 256)]
+    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(128, 144)]
+    harness.now += SECOND
     wake(harness)
-    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(256, 300)]
-    assert harness.node.coordinator.unplaced == {}
+    assert [name for _, name in dispatched(alpha)] == [f"c{number}" for number in range(144, 272)]
 
 
 def test_slices_of_requests_in_turn() -> None:
