@@ -194,7 +194,7 @@ class _Connection:
         on_http: OnHttp,
         admit: Admit,
         max_message: int,
-        tls: ServerTls | None,
+        tls: ServerTls | None = None,
     ) -> None:
         self._stream = stream
         self._tls = tls
