@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from mpreg_proto.view import MemberView, NodeView
     from mpreg_proto.wire.encode_errors import UnsendableValue
     from mpreg_proto.wire.framing import Framing
+    from mpreg_proto.wire.handshake import Authentication
     from mpreg_proto.wire.messages import (
         Call,
         CallProgress,
@@ -101,6 +102,7 @@ __all__ = [
     "MILLISECOND",
     "SECOND",
     "Address",
+    "Authentication",
     "Call",
     "CallProgress",
     "Cancel",
@@ -255,6 +257,7 @@ _WHERE = {
     "NodeView": "view",
     "UnsendableValue": "wire.encode_errors",
     "Framing": "wire.framing",
+    "Authentication": "wire.handshake",
     "Call": "wire.messages",
     "CallProgress": "wire.messages",
     "Done": "wire.messages",

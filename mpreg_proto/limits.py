@@ -33,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The longest message from or to a client. Between nodes it is `node_message`, until values move in chunks."""
     node_message: int = 31 * 1024 * 1024
     """The longest message between nodes. Reasonable: what a frame can carry, as a value travels inside its message."""
+    unauthenticated: int = 64 * 1024
+    """The longest message of a peer that has proved nothing where it has to. All that it sends is refused."""
     calls: int = 10_000
     """Calls in one request."""
     edges: int = 100_000

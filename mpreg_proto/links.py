@@ -19,6 +19,7 @@ from mpreg_proto.notices import LinkClosed, LinkEndCause
 from mpreg_proto.sending import LINK_GONE, SENT, LinkGone, SendOutcome, Sent, TooLong, shorten_fault
 from mpreg_proto.timers import LINK_TIMERS, Key, TimerKind, Timers
 from mpreg_proto.wire.dialects import BadRequest
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_proto.wire.messages import (
     BucketHashes,
     DialBack,
@@ -98,10 +99,17 @@ class Links:
         """
 
     def opened(
-        self, link: LinkId, *, framing: Framing, dialled: Address | None, client: LinkId | None = None, now: int
+        self,
+        link: LinkId,
+        *,
+        framing: Framing,
+        dialled: Address | None,
+        now: int,
+        client: LinkId | None = None,
+        verdict: Authentication = Authentication.NODE,
     ) -> None:
         """Take an open transport. Raises LocalProtocolError for a number that was used before; nothing has changed."""
-        self.check_new(link, framing, dialled)
+        self.check_new(link, framing, dialled, verdict)
         session = Session(
             link,
             framing=framing,
@@ -110,6 +118,7 @@ class Links:
             codec=self._codec,
             limits=self._limits,
             now=now,
+            verdict=verdict,
         )
         if client is not None:
             session.client = client
@@ -126,13 +135,21 @@ class Links:
         self._hung_up[link] = None
         self._log.append(HangUp(link, CloseCode.GOING_AWAY, self._limits.hang_up))
 
-    def check_new(self, link: LinkId, framing: Framing, dialled: Address | None) -> None:
+    def check_new(
+        self,
+        link: LinkId,
+        framing: Framing,
+        dialled: Address | None,
+        verdict: Authentication = Authentication.NODE,
+    ) -> None:
         """Raise LocalProtocolError for what no new link has, such as a number that was used before."""
         check_kind("the number of a link", link, (int,))
         if not 0 < link < FURTHEST:
             raise LocalProtocolError(f"link {shown(link)}: expected 1, 2, 3, ...; 0 is the process itself")
         if type(framing) is not Framing:
             raise LocalProtocolError(f"framing={shown(framing)}: expected one of Framing")
+        if type(verdict) is not Authentication:
+            raise LocalProtocolError(f"verdict={shown(verdict)}: expected one of Authentication")
         if dialled is not None:
             check_text("the address of a link that was dialled", dialled)
         if link in self.sessions or link in self._hung_up:

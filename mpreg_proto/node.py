@@ -32,6 +32,7 @@ from mpreg_proto.rng import Entropy, Rng
 from mpreg_proto.router import ActionRunner, Machines, Router
 from mpreg_proto.timers import LINK_TIMERS, REQUEST_TIMERS, TimerKind
 from mpreg_proto.view import NodeView
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_proto.wire.messages import GoodbyeReason, ItemsParameter, Message, Request
 from mpreg_proto.wire.session import Received, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
@@ -138,21 +139,28 @@ class Node:
 
     @exclusive
     def link_opened(
-        self, link: LinkId, *, framing: Framing, dialled: Address | None, client: LinkId | None = None, now: int
+        self,
+        link: LinkId,
+        *,
+        framing: Framing,
+        dialled: Address | None,
+        now: int,
+        client: LinkId | None = None,
+        verdict: Authentication = Authentication.NODE,
     ) -> None:
         """Add an open transport. `dialled` is the address of a `Dial`, None for an accepted one.
 
         Links with the same number as `client`, of any link so far, take turns as one client; None is the own number.
-        Raises LocalProtocolError if the number `link` was used before or is below 1, and for a `dialled` that is no
-        text; nothing has changed then.
+        `verdict` is the driver's verdict on the peer. Raises LocalProtocolError if the number `link` was used before
+        or is below 1, and for a `dialled` that is no text; nothing has changed then.
         """
-        self.links.check_new(link, framing, dialled)
+        self.links.check_new(link, framing, dialled, verdict)
         if self._tap is not None:
-            self._tap.input("link_opened", now, (link, framing, dialled, client))
+            self._tap.input("link_opened", now, (link, framing, dialled, verdict, client))
         if self._finished:  # the dial was in progress, or the peer has no Goodbye yet
             self.links.decline(link)
             return
-        self.links.opened(link, framing=framing, dialled=dialled, client=client, now=now)
+        self.links.opened(link, framing=framing, dialled=dialled, now=now, client=client, verdict=verdict)
         if dialled is not None:
             self.cluster.dial_answered(dialled)
         self._settle(now)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mpreg_transports.functions.progress import Progress, ProgressReport
     from mpreg_transports.functions.sleep import sleep
     from mpreg_transports.graph import Graph, Handle
+    from mpreg_transports.security.secret import SecretError
     from mpreg_transports.server import Server
     from mpreg_transports.sync import SyncClient
 
@@ -67,6 +68,7 @@ __all__ = [
     "Progress",
     "ProgressReport",
     "RequestError",
+    "SecretError",
     "Server",
     "SyncClient",
     "Unauthenticated",
@@ -86,6 +88,7 @@ _ELSEWHERE = {
     "ProgressReport": "functions.progress",
     "Server": "server",
     "sleep": "functions.sleep",
+    "SecretError": "security.secret",
     "SyncClient": "sync",
 }
 """The module of this package that holds each name. All other names are errors of the protocol."""

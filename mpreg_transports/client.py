@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from types import TracebackType
@@ -40,7 +40,7 @@ from mpreg_proto.wire.messages import Call, DrainReply, Explained, Explanation, 
 from mpreg_proto.wire.values import UnsendableValue, ValueCodec
 from mpreg_transports.background import Background, LoopAffinity
 from mpreg_transports.config.addresses import parse_address
-from mpreg_transports.config.validation import check_text, unsendable
+from mpreg_transports.config.validation import check_text, refuse_plain_text, unsendable
 from mpreg_transports.errors import NotConnected
 from mpreg_transports.functions.progress import ProgressReport
 from mpreg_transports.functions.threads import get_call_soon_threadsafe
@@ -50,9 +50,12 @@ from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.dialing import NetworkBackend, open_link
 from mpreg_transports.runtime.link_loop import LinkLoop
 from mpreg_transports.runtime.result_stream import ItemStream, ReplyWaiter, ResultStream
+from mpreg_transports.security.secret import Secret, given_secret, read_secret
 from mpreg_transports.values import default_codec
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
+_SECURED_URL = "wss://127.0.0.1:9001"
+_DEFAULT_CLUSTER = "default-cluster"
 
 Submit = Callable[[ClientSession, int], int]
 """Submits a request, an explain or a view query to a session at a given time, and returns its number."""
@@ -88,6 +91,10 @@ class Client:
     Requests that were not sent yet, or that a draining node refused, are sent on the next link. Requests that were
     pending on a lost link are repeated there if all of their functions are idempotent; the others raise OutcomeUnknown,
     as they may have run. Not thread-safe (`SyncClient` is).
+
+    With the secret of a cluster, as its text or its file, the addresses are `wss://` or `tls://`; both ends prove the
+    secret. `cluster_id` is then that of the cluster, "default-cluster" if it is left out. Without a secret such
+    addresses are verified by the authorities of the system. Raises SecretError for an invalid secret.
     """
 
     def __init__(
@@ -96,11 +103,13 @@ class Client:
         cluster_id: str = "",
         name: str = "",
         wait: float = 0.0,
+        secret: Secret | str | None = None,
+        secret_file: str | os.PathLike[str] | None = None,
         codec: ValueCodec | None = None,
         limits: Limits = DEFAULT,
         network: NetworkBackend | None = None,
     ) -> None:
-        self.urls: tuple[str, ...] = urls or (DEFAULT_URL,)
+        self.urls: tuple[str, ...] = urls or (DEFAULT_URL if secret is None and secret_file is None else _SECURED_URL,)
         for url in self.urls:
             if not isinstance(url, str):
                 raise TypeError(f'an address is a text, not {url!r}; write Client("{DEFAULT_URL}"), several one by one')
@@ -120,7 +129,18 @@ class Client:
             entropy=os.urandom if network is None else network.entropy,
         )
         self._limits = limits
-        self._open_link = open_link if network is None else network.dial
+        self._open_link: OpenLink = open_link if network is None else network.dial
+        found = given_secret(secret, secret_file)
+        if secret_file is not None:
+            found = read_secret(secret_file)
+        if found is not None and network is None:
+            for url in self.urls:
+                refuse_plain_text(url, "the address")
+            from mpreg_transports.security.authority import Role  # they load cryptography
+            from mpreg_transports.security.contexts import Credentials
+
+            credentials = Credentials(found, cluster_id or _DEFAULT_CLUSTER, role=Role.CLIENT)
+            self._open_link = partial(open_link, tls=credentials)
         self._clock: Clock = clock if network is None else network.clock
         self._entropy: Entropy = os.urandom if network is None else network.entropy
         self._connection = self._make_connection()
@@ -626,11 +646,13 @@ class ClientConnection:
         give_up = self._clock() + self._wait
         while True:
             tried: dict[str, str] = {}
+            denied: list[str] = []
             for url in self._urls:
                 try:
                     transport = await self._open_link(Address(url))
                 except LinkEnded as end:
                     tried[url] = end.reason
+                    denied += [url] if end.denied else []
                     continue
                 linked = self._attach(transport, on_ready)
                 tasks.start_soon(self._pump, transport, linked, Address(url))
@@ -644,11 +666,16 @@ class ClientConnection:
                         raise exception_for(rejected)
                     self.session.fail_all(rejected)  # another cluster has this address now: fail all pending calls
                     self.flush()
+                elif rejected is not None:
+                    tried[url] = rejected.message
+                elif linked.denial is not None:
+                    tried[url] = linked.denial
+                    denied.append(url)
                 else:
-                    tried[url] = "it hung up without a hello" if rejected is None else rejected.message
+                    tried[url] = "it hung up without a hello"
             left = give_up - self._clock()
             if not was_ready and left <= 0:
-                raise not_connected(tried)
+                raise not_connected(tried, denied)
             self.session.unreachable(_reasons(tried))
             failures += 1
             most = min(self._limits.dial_longest, self._limits.dial_first << min(failures, 8))
@@ -673,7 +700,8 @@ class ClientConnection:
             self.session.link_opened(linked.id, framing=transport.framing, address=address, now=self._clock())
 
         try:
-            await self._link_loop.run(linked.id, transport, begin=begin)
+            end = await self._link_loop.run(linked.id, transport, begin=begin)
+            linked.denial = end.reason if end.denied else None
         finally:
             del self._links[linked.id]
             self._detach(linked)
@@ -691,6 +719,8 @@ class _ClientLink:
         """True if its handshake is complete."""
         self.rejected: Fault | None = None
         """The reason of the node, if it refused this client."""
+        self.denial: str | None = None
+        """The reason, if the node did not accept the certificate of this client."""
         self.released = anyio.Event()
         """Set when no more requests are sent on it: the link has ended, or its node drains."""
 
@@ -702,9 +732,15 @@ _MAX_SLEEP_SECONDS = 3600.0
 _CLOSED = Fault(ErrorCode.CANCELLED, "the client was closed before it could be sent", {"maybe_executed": False})
 
 
-def not_connected(tried: Mapping[str, str]) -> NotConnected:
-    """Return the error for the case that no address answered, with the reason of each."""
-    return NotConnected(f"no node could be reached ({_reasons(tried)})", details={"tried": dict(tried)})
+def not_connected(tried: Mapping[str, str], denied: Sequence[str] = ()) -> NotConnected:
+    """Return the error for the case that no address answered, with the reason of each.
+
+    `denied` are those at which one end did not accept the other's certificate.
+    """
+    details: dict[str, Any] = {"tried": dict(tried)}
+    if denied:
+        details["denied"] = list(denied)
+    return NotConnected(f"no node could be reached ({_reasons(tried)})", details=details)
 
 
 def _reasons(tried: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import anyio
 import anyio.from_thread
@@ -53,6 +53,7 @@ from mpreg_transports.config.validation import (
     check_processes,
     check_text,
     refuse_open_host,
+    refuse_plain_text,
 )
 from mpreg_transports.functions.execution import Function, tags
 from mpreg_transports.functions.pools import ExecutorSource
@@ -65,11 +66,15 @@ from mpreg_transports.runtime.clock import Clock, clock
 from mpreg_transports.runtime.dialing import Dialler, LinkListener, NetworkBackend
 from mpreg_transports.runtime.driver import Driver
 from mpreg_transports.runtime.listener import Listener, own_address
-from mpreg_transports.runtime.log_observer import LogObserver, on_stderr, open_line, ready_line
+from mpreg_transports.runtime.log_observer import LogObserver, on_stderr, open_line, ready_line, secured_line
 from mpreg_transports.runtime.signals import SignalExit
+from mpreg_transports.security.secret import Secret, given_secret, read_secret
 from mpreg_transports.values import default_codec
 from mpreg_transports.web.access import Access, allowed_names
 from mpreg_transports.web.routes import HttpRoutes
+
+if TYPE_CHECKING:
+    from mpreg_transports.security.contexts import Credentials
 
 log: logs.NodeLog = logs.get("mpreg")
 
@@ -81,8 +86,10 @@ class Server:
     """One node.
 
     The arguments are those of `mpreg serve`: resources are names that calls may require, peers are the nodes to join.
-    With `processes=N` its `def` functions that name no executor run in N processes, which import them.
-    With a `network` (tests) host, port, advertise and transport have no effect, and peers are addresses of that
+    With `processes=N` its `def` functions that name no executor run in N processes, which import them. With a secret
+    (the text that `mpreg secret new` made, or its file) all links are encrypted, and only nodes and clients that prove
+    it are served; with `open_clients` also other clients.
+    With a `network` (tests) host, port, advertise, transport and secret have no effect, and peers are addresses of that
     network.
     """
 
@@ -97,6 +104,9 @@ class Server:
         cluster_id: str = "default-cluster",
         advertise: str | None = None,
         transport: str = "auto",
+        secret: Secret | str | None = None,
+        secret_file: str | os.PathLike[str] | None = None,
+        open_clients: bool = False,
         insecure: bool = False,
         allow_hosts: Iterable[str] = (),
         allow_origins: Iterable[str] = (),
@@ -127,11 +137,16 @@ class Server:
         self.cluster_id = cluster_id
         self.advertise: str | None = str(parse_address(advertise)) if advertise is not None else None
         self.transport = transport
+        self.secret_file: str | None = None if secret_file is None else os.fspath(secret_file)
+        """The file with the secret of the cluster; it is read when the node starts."""
+        self._secret = given_secret(secret, secret_file)
+        self.open_clients = open_clients
         self.insecure = insecure
         self.allow_hosts: tuple[str, ...]
         self.allow_origins: tuple[str, ...]
         self.allow_hosts, self.allow_origins = allowed_names(allow_hosts, allow_origins)
         self.network = network
+        self.check_addresses()
         self.journal: Path | None = Path(journal) if journal is not None else None
         """The file for the core's inputs, which include arguments and results.
 
@@ -161,6 +176,8 @@ class Server:
         self._leave_early: bool | None = None
         """The grace (True or False) of a `leave` that came before the node listened; None if there was none."""
         self._access = Access()
+        self._credentials: Credentials | None = None
+        """The certificate and the TLS contexts of this run; None without a secret."""
         self._leaving_since: int | None = None
         """The time at which it began to leave with grace."""
         self._background: Background | None = None
@@ -290,7 +307,7 @@ class Server:
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until `leave()` is complete or the caller cancels.
 
-        Raises CannotListen, CannotImport or ValueError, or RuntimeError if it already runs.
+        Raises CannotListen, CannotImport, SecretError or ValueError, or RuntimeError if it already runs.
         """
         refuse_while_importing()
         if self._affinity is not None:
@@ -394,28 +411,69 @@ class Server:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    @property
+    def has_secret(self) -> bool:
+        """True if there is a secret: all links are encrypted, and only those who prove it are served."""
+        return self.secret_file is not None or self._secret is not None
+
+    @property
+    def _scheme(self) -> Scheme:
+        return Scheme.WSS if self.has_secret else Scheme.WS
+
+    def check_addresses(self) -> None:
+        """Raise ValueError for an address without TLS, if there is a secret."""
+        if self.has_secret and self.network is None:
+            for peer in self.peers:
+                refuse_plain_text(peer, "the peer")
+            if self.advertise is not None:
+                refuse_plain_text(self.advertise, "the advertised address")
+
+    def _make_credentials(self) -> Credentials | None:
+        """Return the credentials of this run, from the file or the given secret; None if there is none.
+
+        Raises SecretError.
+        """
+        self.check_addresses()
+        secret = self._secret if self.secret_file is None else read_secret(self.secret_file)
+        if secret is None:
+            return None
+        from mpreg_transports.security.contexts import Credentials  # it loads cryptography
+
+        hosts = ["localhost", "127.0.0.1", "::1"]
+        if self.advertise is not None:
+            hosts.append(parse_address(self.advertise).host)
+        own = own_address(self.host) if is_wildcard(self.host) else normal_host(self.host)
+        if own is not None:
+            hosts.append(own)
+        return Credentials(secret, self.cluster_id, hosts=hosts, open_clients=self.open_clients)
+
     async def _bind(self) -> LinkListener:
         """Open the listener and set the URL at which the node listens."""
         if self.network is not None:
             self.url = self.network.url
             return self.network.listen()
-        refuse_open_host(self.host, insecure=self.insecure)
-        address = self.advertise or format_address(Scheme.WS, reachable_host(self.host))
+        refuse_open_host(self.host, insecure=self.insecure, secret=self.has_secret)
+        self._credentials = self._make_credentials()
+        address = self.advertise or format_address(self._scheme, reachable_host(self.host))
         self._access = Access(names=[parse_address(address).host, *self.allow_hosts], origins=self.allow_origins)
-        listener = await Listener.bind(self.host, self.port, admit=self._access.check)
+        listener = await Listener.bind(self.host, self.port, admit=self._access.check, tls=self._credentials)
         self.port = listener.port
-        self.url = self.advertise or format_address(Scheme.WS, reachable_host(self.host), port=self.port)
+        self.url = self.advertise or format_address(self._scheme, reachable_host(self.host), port=self.port)
         if not is_loopback(self.host):
-            self._log_open_access()
+            self._log_access()
         return listener
 
-    def _log_open_access(self) -> None:
-        """Log that other machines can use the node, and at which address."""
+    def _log_access(self) -> None:
+        """Log that other machines can reach the node, at which address, and whether they need a secret."""
         others: str | None = self.url
         if is_wildcard(self.host) and self.advertise is None:
             own = own_address(self.host)
-            others = format_address(Scheme.WS, own, port=self.port) if own is not None else None
-        log.warning("%s", open_line(host_and_port(normal_host(self.host) or "all addresses", self.port), others))
+            others = format_address(self._scheme, own, port=self.port) if own is not None else None
+        listening = host_and_port(normal_host(self.host) or "all addresses", self.port)
+        if self.has_secret and not self.open_clients:
+            log.info("%s", secured_line(listening, others))
+        else:
+            log.warning("%s", open_line(listening, others))
 
     def _make_driver(self) -> Driver:
         wildcard = is_wildcard(self.host) and self.advertise is None and self.network is None
@@ -440,7 +498,8 @@ class Server:
         node = Node(config, me=me, rng=Rng(seed), entropy=entropy, now=now, codec=self._codec, tap=self._open_journal)
         for one in list(self._functions.values()):
             node.offer(one.spec, now=self._clock())
-        dial = network.dial if network is not None else Dialler(websocket_only=self.transport == "websocket")
+        by_websocket = self.transport == "websocket"
+        dial = network.dial if network is not None else Dialler(websocket_only=by_websocket, tls=self._credentials)
         observer = LogObserver(me)
         driver = Driver(node, functions=self._functions, dial=dial, observe=observer.observe, clock=self._clock)
         driver.on_failure = observer.failed
@@ -473,7 +532,7 @@ class Server:
         gone = at not in driver.local_hosts()
         if evidence > before or (evidence == before and host != at and gone):
             self._evidence = evidence, host
-            self.url = format_address(Scheme.WS, host, port=self.port)
+            self.url = format_address(self._scheme, host, port=self.port)
             driver.node.advertise((Address(self.url),), now=self._clock())
 
     def _offer(self, function: Function, replace: bool) -> None:

@@ -9,6 +9,7 @@ may run in any thread at any moment.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
@@ -34,6 +35,7 @@ from mpreg_transports.functions.threads import get_call_soon_threadsafe
 from mpreg_transports.graph import Graph, Handle, OnError
 from mpreg_transports.runtime.clock import clock
 from mpreg_transports.runtime.result_stream import ReplyStream
+from mpreg_transports.security.secret import Secret
 from mpreg_transports.values import default_codec
 
 __all__ = ["SyncClient", "SyncGraph"]
@@ -59,6 +61,8 @@ class SyncClient:
         cluster_id: str = "",
         name: str = "",
         wait: float = 0.0,
+        secret: Secret | str | None = None,
+        secret_file: str | os.PathLike[str] | None = None,
         codec: ValueCodec | None = None,
         limits: Limits = DEFAULT,
         backend: str = "asyncio",
@@ -66,7 +70,15 @@ class SyncClient:
         self._codec = codec or default_codec()
         check_backend(backend)
         self._make = partial(
-            Client, *urls, cluster_id=cluster_id, name=name, wait=wait, codec=self._codec, limits=limits
+            Client,
+            *urls,
+            cluster_id=cluster_id,
+            name=name,
+            wait=wait,
+            secret=secret,
+            secret_file=secret_file,
+            codec=self._codec,
+            limits=limits,
         )
         self._client = self._make()
         self._backend = backend

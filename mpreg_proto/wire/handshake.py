@@ -1,7 +1,8 @@
 """The handshake: two sides agree on cluster, version and features before any other message.
 
 Both sides send a `Hello`, the dialler first. Each side then computes the same agreement from the two hellos. Nothing
-else is parsed before. The proof of a cluster secret will be a message of its own between hello and open.
+else is parsed before. What the peer has proved before, in TLS for example, is the adapter's verdict on it: the core
+never holds a secret or a certificate.
 """
 
 from __future__ import annotations
@@ -26,6 +27,24 @@ class Feature(enum.StrEnum):
     """`Request.iterates`, `InputItems` and `InputTaken`: a call takes items while their generator runs."""
 
 
+class Authentication(enum.Enum):
+    """The adapter's verdict on the peer of a link: what it may be."""
+
+    NODE = "node"
+    """A node or a client. Also the verdict on everybody where nothing has to be proved."""
+    CLIENT = "client"
+    """A client. A hello of a node is refused (1030)."""
+    NONE = "none"
+    """Nothing: a hello and each request is refused (1030)."""
+
+
+NOT_AUTHENTICATED = Fault(
+    ErrorCode.UNAUTHENTICATED,
+    "this node serves only those who prove the secret of its cluster: connect with its secret file",
+)
+"""The error for a peer that has proved nothing where it has to."""
+
+
 FEATURES: tuple[str, ...] = tuple(sorted(feature.value for feature in Feature))
 """The names of the optional parts of the protocol in this code, sorted."""
 
@@ -40,6 +59,16 @@ class Agreed(msgspec.Struct, frozen=True, gc=False):
 def hello(*, cluster: str, member: bytes, name: str, credit: tuple[int, int] = CREDIT) -> Hello:
     """Return this side's hello. A client sends an empty `member`, and an empty `cluster` if it accepts any cluster."""
     return Hello((VERSION, VERSION), FEATURES, cluster, member, name, credit)
+
+
+def refusal(verdict: Authentication, theirs: Hello) -> Fault | None:
+    """Return why a peer with this verdict may not open a link with its hello; None if it may."""
+    if verdict is Authentication.NONE:
+        return NOT_AUTHENTICATED
+    if verdict is Authentication.CLIENT and theirs.member:
+        text = "this peer is no node of the cluster: it has not proved its secret with a node's certificate"
+        return Fault(ErrorCode.UNAUTHENTICATED, text)
+    return None
 
 
 def agree(mine: Hello, theirs: Hello) -> Agreed | Fault:

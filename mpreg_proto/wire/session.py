@@ -22,7 +22,7 @@ from mpreg_proto.wire import dialects
 from mpreg_proto.wire.classic import DECODE_IN_STEPS_FROM, ClassicDialect
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import LONGEST_FRAME, FrameError, FrameReader, Framing, prefix
-from mpreg_proto.wire.handshake import Agreed, Feature, agree
+from mpreg_proto.wire.handshake import NOT_AUTHENTICATED, Agreed, Authentication, Feature, agree, refusal
 from mpreg_proto.wire.messages import Hello, Message, Refused, Request
 from mpreg_proto.wire.values import ValueCodec
 
@@ -93,7 +93,10 @@ class Received(list[Message | BadRequest]):
 
 
 class Session:
-    """The state of one link. `local_hello` is this side's hello; `dialled` is the address if this side dialled."""
+    """The state of one link. `local_hello` is this side's hello; `dialled` is the address if this side dialled.
+
+    `verdict` is the adapter's verdict on the peer.
+    """
 
     __slots__ = (
         "_bodies_behind",
@@ -127,6 +130,7 @@ class Session:
         "rtt_ping",
         "rtt_ping_at",
         "stage",
+        "verdict",
         "watched",
     )
 
@@ -140,10 +144,12 @@ class Session:
         codec: ValueCodec,
         limits: Limits,
         now: int,
+        verdict: Authentication = Authentication.NODE,
     ) -> None:
         self.link: LinkId = link
         self.client: LinkId = link
         """The number under which its requests take turns with those of others."""
+        self.verdict: Authentication = verdict
         self.framing: Framing = framing
         self.dialled: Address | None = dialled
         self.local_hello: Hello = local_hello
@@ -183,6 +189,8 @@ class Session:
         """The round-trip time of the latest answered ping."""
         self.limit: int = min(limits.message, LONGEST_FRAME)
         """The longest message in either direction, in bytes."""
+        if verdict is Authentication.NONE:
+            self.limit = min(self.limit, limits.unauthenticated)
         self._codec = codec
         self._limits = limits
         # The bytes after a node's hello in the same piece may already be longer than a client's message.
@@ -254,7 +262,7 @@ class Session:
         try:
             next(self._steps)
         except StopIteration as stop:
-            received.append(stop.value)
+            received.append(self._admit_classic(stop.value))
             self._steps = None
             behind, self._bodies_behind = self._bodies_behind or (), None
             for body in behind:
@@ -326,11 +334,11 @@ class Session:
 
     def _decode(self, body: bytes | bytearray | memoryview | str) -> Message | BadRequest:
         if self._classic is not None:
-            return self._classic.decode(body)
+            return self._admit_classic(self._classic.decode(body))
         if isinstance(body, str):
             raise RemoteProtocolError("a native link carries binary messages, not text")
         if self._is_classic(body):
-            return self._open_classic().decode(body)
+            return self._admit_classic(self._open_classic().decode(body))
         return self._admit(dialects.decode(body, self._limits), len(body))
 
     def _admit(self, message: Message | BadRequest, size: int) -> Message | BadRequest:
@@ -344,8 +352,14 @@ class Session:
             self.request_sizes.append(size)
         return message
 
+    def _admit_classic(self, message: Request | BadRequest) -> Request | BadRequest:
+        """Return a classic request if its client may send any, else its refusal."""
+        if self.verdict is Authentication.NONE and isinstance(message, Request):
+            return BadRequest(message.id, NOT_AUTHENTICATED)
+        return message
+
     def _settle(self, theirs: Hello) -> None:
-        agreed = agree(self.local_hello, theirs)
+        agreed = refusal(self.verdict, theirs) or agree(self.local_hello, theirs)
         if isinstance(agreed, Fault):
             raise RemoteProtocolError(agreed.message, code=agreed.code, details=agreed.details)
         self.remote_hello = theirs

@@ -16,6 +16,7 @@ import mpreg_transports.cli.commands.config as config
 import mpreg_transports.cli.commands.dev as dev
 import mpreg_transports.cli.commands.drain as drain
 import mpreg_transports.cli.commands.replay as replay
+import mpreg_transports.cli.commands.secret as secret
 import mpreg_transports.cli.commands.serve as serve
 import mpreg_transports.cli.commands.simulate as simulate
 import mpreg_transports.cli.demo.command as demo
@@ -37,9 +38,10 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for family in (serve, dev, demo, calls, cluster, drain, simulate, replay, config):
+    for family in (serve, dev, demo, calls, cluster, drain, secret, simulate, replay, config):
         family.add_to(app)
-    for command in app.registered_commands:
+    nested = [group.typer_instance for group in app.registered_groups if group.typer_instance is not None]
+    for command in [command for one in (app, *nested) for command in one.registered_commands]:
         command.help = _paragraphs(getdoc(command.callback) or "")
     return app
 

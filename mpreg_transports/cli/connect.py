@@ -1,4 +1,4 @@
-"""The connection of a command to a node: the URL, one connection, one request, and Ctrl-C as its cancellation."""
+"""The connection of a command to a node: URL, secret, one connection, one request, and Ctrl-C as its cancellation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mpreg_transports.config.settings import resolve_url
+from mpreg_transports.config.settings import resolve_one, resolve_url
 
 if TYPE_CHECKING:
     from anyio import Event
     from anyio.abc import TaskStatus
 
     from mpreg_transports.client import Client
+    from mpreg_transports.security.secret import Secret
 
 T = TypeVar("T")
 _INTERRUPTED = "interrupted; the request was cancelled"
@@ -23,44 +24,91 @@ _ANSWER_SECONDS = 2.0
 """The seconds for which an interrupted command waits for the answer to its cancellation."""
 
 
-def node_url(
-    url: str | None, config: Path | None, environ: Mapping[str, str] | None = None, *, given_as: str = "--url"
-) -> str:
-    """Return the URL of the node: from the flag, MPREG_URL, or the file, else the default on this machine.
+class NodeAccess(NamedTuple):
+    """The node that a command asks, and the secret that opens it, if there is one."""
 
-    `given_as` is the name of the option or argument with `url`, for errors. Raises SettingsError or CommandFailed.
+    url: str
+    secret: Secret | None = None
+    cluster_id: str = ""
+    """The cluster of the secret."""
+
+
+def node_access(
+    url: str | None,
+    config: Path | None,
+    secret_file: str | None = None,
+    cluster_id: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    given_as: str = "--url",
+) -> NodeAccess:
+    """Return the URL of the node and the secret: each from the flag, the environment, the file, or the default.
+
+    `given_as` is the name of the option or argument with `url`, for errors. Raises SettingsError, SecretError or
+    CommandFailed.
     """
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.config.addresses import parse_address
+    from mpreg_transports.config.validation import refuse_plain_text
 
-    found = resolve_url(url, environ=os.environ if environ is None else environ, config=config)
+    environ = os.environ if environ is None else environ
+    named = resolve_one("secret-file", secret_file, environ=environ, config=config)
+    found = resolve_url(url, environ=environ, config=config, secret=named)
+    secret, cluster = read_credentials(secret_file, cluster_id, config, environ)
     try:
-        return str(parse_address(str(found.value)))
+        address = str(parse_address(str(found.value)))
+        if secret is not None:
+            refuse_plain_text(address, "the address")
     except ValueError as error:
         raise CommandFailed(f"{error} ({given_as if url is not None else found.source})") from None
+    return NodeAccess(address, secret, cluster)
+
+
+def read_credentials(
+    secret_file: str | None, cluster_id: str | None, config: Path | None, environ: Mapping[str, str] | None = None
+) -> tuple[Secret | None, str]:
+    """Return the secret, None if no file of one is named, and the cluster's id. Raises SettingsError, SecretError."""
+    environ = os.environ if environ is None else environ
+    named = resolve_one("secret-file", secret_file, environ=environ, config=config)
+    if named.value is None:
+        return None, ""
+    from mpreg_transports.security.secret import read_secret
+
+    cluster = resolve_one("cluster-id", cluster_id, environ=environ, config=config)
+    return read_secret(str(named.value)), str(cluster.value)
 
 
 def with_client(
-    url: str,
+    access: NodeAccess,
     operation: Callable[[Client], Awaitable[T]],
     *,
     before: Callable[[], None] | None = None,
     interrupted: str = _INTERRUPTED,
 ) -> T:
-    """Connect to `url`, run `operation`, and disconnect. `before` is called just before the connection is opened.
+    """Connect to a node, run `operation`, and disconnect. `before` is called just before the connection is opened.
 
-    Raises NotConnected, a RequestError, or CommandFailed with the text `interrupted` for Ctrl-C.
+    Raises NotConnected, a RequestError, or CommandFailed: with the text `interrupted` for Ctrl-C, and with the reason
+    if the node and this command do not accept each other's certificates.
     """
     import anyio
 
-    from mpreg_transports.cli.errors import CommandFailed, ExitCode
+    from mpreg_transports.cli.errors import CommandFailed, ExitCode, innermost
     from mpreg_transports.client import Client
+    from mpreg_transports.errors import NotConnected
 
     async def run() -> T:
         if before is not None:
             before()
-        async with Client(url, name="mpreg command line") as client:
-            return await operation(client)
+        # Without a secret any cluster is accepted; with one the id of the cluster is a part of the proof.
+        client = Client(access.url, name="mpreg command line", secret=access.secret, cluster_id=access.cluster_id)
+        try:
+            async with client:
+                return await operation(client)
+        except (NotConnected, BaseExceptionGroup) as error:
+            if isinstance(lost := innermost(error), NotConnected) and lost.details.get("denied"):
+                text, *hints = await _explained(access)
+                raise CommandFailed(text, *hints, code=ExitCode.DENIED) from None
+            raise
 
     try:
         return anyio.run(run)
@@ -68,7 +116,13 @@ def with_client(
         raise CommandFailed(interrupted, code=ExitCode.UNKNOWN) from None
 
 
-def with_interruptible_client(url: str, operation: Callable[[Client], Awaitable[T]]) -> T:
+async def _explained(access: NodeAccess) -> tuple[str, ...]:
+    from mpreg_transports.cli.denial import explain_denial
+
+    return await explain_denial(access.url, None if access.secret is None else access.cluster_id)
+
+
+def with_interruptible_client(access: NodeAccess, operation: Callable[[Client], Awaitable[T]]) -> T:
     """Do as `with_client`; Ctrl-C cancels the request and waits for the answer, which lists what had started."""
 
     async def stoppable(client: Client) -> T:
@@ -91,7 +145,7 @@ def with_interruptible_client(url: str, operation: Callable[[Client], Awaitable[
             raise error from None
         return results[0]
 
-    return with_client(url, stoppable)
+    return with_client(access, stoppable)
 
 
 async def _stop_at_interrupt(client: Client, stopped: Event, *, task_status: TaskStatus[None]) -> None:

@@ -17,6 +17,7 @@ from mpreg_transports.config.addresses import DEFAULT_PORT, is_loopback, parse_a
 from mpreg_transports.config.settings import DEBUG_VARIABLE, SettingsError, debugging
 from mpreg_transports.config.system_errors import error_reason
 from mpreg_transports.errors import CannotImport, NotConnected
+from mpreg_transports.security.secret import SecretError
 
 
 class ExitCode(enum.IntEnum):
@@ -77,7 +78,7 @@ def exit_code(error: BaseException) -> ExitCode:
             return _BY_CODE.get(error.code, ExitCode.OTHER)
         case NotConnected():
             return ExitCode.NOT_REACHABLE
-        case SettingsError() | CannotImport():
+        case SettingsError() | CannotImport() | SecretError():
             return ExitCode.WRONG_USAGE
         case KeyboardInterrupt():
             return ExitCode.UNKNOWN
@@ -190,6 +191,8 @@ def _advice(error: RequestError) -> list[str]:
             return ["see who offers what:   mpreg functions"]
         case ErrorCode.EXECUTION_FAILED if details.get("traceback"):
             return [f"{DEBUG_VARIABLE}=1 shows where it was raised"]
+        case ErrorCode.UNAUTHENTICATED:
+            return ["give the secret of its cluster:   --secret-file FILE --url wss://HOST:PORT"]
         case ErrorCode.DEADLINE_EXCEEDED:
             return ['give it longer:   --timeout SECONDS (in a file: "timeout")']
         case ErrorCode.OVERLOADED | ErrorCode.DRAINING:

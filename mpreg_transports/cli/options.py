@@ -23,6 +23,16 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="TOML file with settings (env MPREG_CONFIG; else mpreg.toml here)."),
 ]
+SecretFile = Annotated[
+    str | None,
+    typer.Option("--secret-file", metavar="FILE", help="The secret of the cluster (env MPREG_SECRET_FILE)."),
+]
+ClusterId = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster-id", metavar="ID", help="The cluster of the secret, if it has an id (env MPREG_CLUSTER_ID)."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AppDir = Annotated[
     Path | None,

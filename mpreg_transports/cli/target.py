@@ -273,7 +273,8 @@ def prepare(target: str | None, flags: Mapping[str, Value], config: Path | None)
     own = own_settings(loaded) if loaded is not None else {}
     server = configured_server(loaded, resolve(flags=flags, environ=os.environ, config=config, server=own))
     try:
-        refuse_open_host(server.host, insecure=server.insecure)
+        refuse_open_host(server.host, insecure=server.insecure, secret=server.has_secret)
+        server.check_addresses()
     except ValueError as error:
         raise CommandFailed(str(error)) from None
     return server

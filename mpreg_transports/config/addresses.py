@@ -32,6 +32,16 @@ class Scheme(enum.Enum):
         """True if it is WebSocket, where a path has a meaning."""
         return self in (Scheme.WS, Scheme.WSS)
 
+    @property
+    def is_tls(self) -> bool:
+        """True if its bytes are encrypted."""
+        return self in (Scheme.WSS, Scheme.TLS)
+
+    @property
+    def with_tls(self) -> Scheme:
+        """The scheme of the same protocol in TLS."""
+        return Scheme.WSS if self.is_websocket else Scheme.TLS
+
 
 _EXAMPLES = {scheme: f"{scheme.value}://127.0.0.1:{DEFAULT_PORT}" for scheme in Scheme}
 

@@ -98,6 +98,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("cluster-id", Kind.TEXT, "default-cluster", "cluster_id", "default-cluster"),
     Setting("advertise", Kind.TEXT, None, "advertise", format_address(Scheme.WS, "node.example.com")),
     Setting("transport", Kind.TEXT, "auto", "transport", "auto", ("auto", "websocket")),
+    Setting("secret-file", Kind.TEXT, None, "secret_file", "mpreg.secret"),
+    Setting("open-clients", Kind.SWITCH, False, "open_clients", "false"),
     Setting("insecure", Kind.SWITCH, False, "insecure", "false"),
     Setting("allow-host", Kind.LIST, (), "allow_hosts", "mpreg.example.com"),
     Setting("allow-origin", Kind.LIST, (), "allow_origins", "https://app.example.com"),
@@ -141,30 +143,37 @@ def resolve(
     return found
 
 
-def resolve_url(flag: str | None, *, environ: Mapping[str, str], config: Path | None = None) -> Resolved:
-    """Return the URL of the node for a client command.
+def resolve_one(name: str, flag: Value, *, environ: Mapping[str, str], config: Path | None = None) -> Resolved:
+    """Return one setting for a client command: flag, environment, file, default.
 
-    It comes from flag, environment or file, or else from this `host` and `port`. It reads only these settings, and none
-    that it does not need: errors in other settings do not concern such a command. Raises SettingsError.
+    It reads no other setting: errors in those do not concern such a command. Raises SettingsError.
     """
-    url = BY_NAME["url"]
+    setting = BY_NAME[name]
     if flag is not None:
-        return Resolved(url, check(url, flag, Place.flag(url)), "--url")
-    found = _from_environment(url, environ)
+        return Resolved(setting, check(setting, flag, Place.flag(setting)), f"--{name}")
+    found = _from_environment(setting, environ)
     if found is not None:
         return found
     file = config_file(config, environ)
-    in_file = read_file(file, only=("url",)) if file is not None else {}
-    if "url" in in_file:
-        return Resolved(url, in_file["url"], str(file))
-    in_file = read_file(file, only=("host", "port")) if file is not None else {}
-    places = {}
-    for setting in (BY_NAME["host"], BY_NAME["port"]):
-        place = _from_environment(setting, environ)
-        if place is None and setting.name in in_file:
-            place = Resolved(setting, in_file[setting.name], str(file))
-        places[setting.name] = place or Resolved(setting, setting.default, "default")
-    return node_here(places)
+    in_file = read_file(file, only=(name,)) if file is not None else {}
+    if name in in_file:
+        return Resolved(setting, in_file[name], str(file))
+    return Resolved(setting, setting.default, "default")
+
+
+def resolve_url(
+    flag: str | None, *, environ: Mapping[str, str], config: Path | None = None, secret: Resolved | None = None
+) -> Resolved:
+    """Return the URL of the node for a client command.
+
+    It comes from flag, environment or file, or else from this `host` and `port`, with TLS if there is a `secret`, the
+    setting `secret-file`. Raises SettingsError.
+    """
+    found = resolve_one("url", flag, environ=environ, config=config)
+    if found.source != "default":
+        return found
+    places = {name: resolve_one(name, None, environ=environ, config=config) for name in ("host", "port")}
+    return node_here(places | ({} if secret is None else {"secret-file": secret}))
 
 
 def node_here(found: Mapping[str, Resolved]) -> Resolved:
@@ -172,7 +181,9 @@ def node_here(found: Mapping[str, Resolved]) -> Resolved:
     host, port = found["host"], found["port"]
     if port.value == 0:  # any free port, which only the node can report
         port = Resolved(port.setting, DEFAULT_PORT, "default")
-    address = format_address(Scheme.WS, reachable_host(str(host.value)), port=int(str(port.value)))
+    secret = found.get("secret-file")
+    scheme = Scheme.WSS if secret is not None and secret.value is not None else Scheme.WS
+    address = format_address(scheme, reachable_host(str(host.value)), port=int(str(port.value)))
     given = [f"{one.setting.name} ({one.source})" for one in (host, port) if one.source != "default"]
     return Resolved(BY_NAME["url"], address, " and ".join(given) or "default")
 

@@ -18,7 +18,7 @@ from mpreg_proto.describe import cut, short_name
 from mpreg_proto.errors import MpregError
 from mpreg_proto.limits import Limits
 from mpreg_proto.wire.values import UnsendableValue
-from mpreg_transports.config.addresses import is_loopback
+from mpreg_transports.config.addresses import Address, is_loopback, parse_address
 from mpreg_transports.config.system_errors import error_reason, no_file_possible
 
 
@@ -143,14 +143,22 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend={backend!r}: " + " or ".join(f'"{name}"' for name in BACKENDS))
 
 
-def refuse_open_host(host: str, *, insecure: bool) -> None:
-    """Raise ValueError for an address that others can reach, unless `insecure`: there is no authentication yet."""
-    if not insecure and not is_loopback(host):
+def refuse_open_host(host: str, *, insecure: bool, secret: bool = False) -> None:
+    """Raise ValueError for an address that others can reach, unless there is a `secret`, or `insecure`."""
+    if not insecure and not secret and not is_loopback(host):
         raise ValueError(
             f"refusing to listen on {host or 'all addresses'}: anybody who can reach it could run your functions. "
-            'Keep host="127.0.0.1", or say insecure=True if the network is yours alone '
-            "(on the command line: --host 127.0.0.1, or --insecure)"
+            "Make a secret for the cluster (mpreg secret new) and give it (--secret-file, secret_file=); or say "
+            "--insecure (insecure=True) if the network is yours alone"
         )
+
+
+def refuse_plain_text(address: str, what: str) -> None:
+    """Raise ValueError for an address without TLS, where there is a secret."""
+    parsed = parse_address(address)
+    if not parsed.scheme.is_tls:
+        secured = Address(parsed.scheme.with_tls, parsed.host, parsed.port, parsed.path)
+        raise ValueError(f"{what} {address} is plain text, and with a secret all is encrypted; write {secured}")
 
 
 def cannot_journal(file: Path, error: OSError) -> CannotJournal:

@@ -22,6 +22,7 @@ import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
 from mpreg_transports.functions.fork_safety import close_on_fork
+from mpreg_transports.links.buffering import BufferingStream
 from mpreg_transports.links.lookup import addresses_of, race
 
 READ_SIZE = 256 * 1024
@@ -47,7 +48,7 @@ Windows' proactor loop fills buffers while other callbacks run, so there each co
 _OWN_SIZE = 16 * 1024
 
 
-class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
+class AsyncioStream(asyncio.BufferedProtocol, BufferingStream):
     """One connected socket. One task may receive while another sends, as with any anyio stream."""
 
     def __init__(self) -> None:
@@ -153,7 +154,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         await self._until_writable()
 
     async def drain(self) -> None:
-        """Wait until the system has taken all sent bytes. Raises the exceptions of `send`."""
+        """See `BufferingStream.drain`."""
         if not self.unwritten:
             return
         self._transport.set_write_buffer_limits(high=0)
@@ -164,7 +165,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                 self._transport.set_write_buffer_limits(high=self._most_unwritten)
 
     def limit_unwritten(self, size: int) -> None:
-        """Make senders wait from that many unwritten bytes on."""
+        """See `BufferingStream.limit_unwritten`."""
         self._most_unwritten = size
         if not self._lost:
             self._transport.set_write_buffer_limits(high=size)
@@ -182,14 +183,16 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                 raise self._end(anyio.BrokenResourceError)
 
     def send_now(self, item: bytes) -> bool:
-        """Write without waiting.
-
-        Returns False, and nothing is written, where a sender would have to wait or the stream has ended.
-        """
-        if not self._writable or self._closed or self._lost or self._transport.is_closing():
+        """See `BufferingStream.send_now`."""
+        if not self.writable:
             return False
         self._transport.write(item)
         return True
+
+    @property
+    def writable(self) -> bool:
+        """True if `send_now` would write."""
+        return self._writable and not (self._closed or self._lost or self._transport.is_closing())
 
     async def send_eof(self) -> None:
         """Write no more; earlier bytes are still sent."""

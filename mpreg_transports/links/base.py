@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mpreg_proto.effects import Framing
 from mpreg_proto.errors import CloseCode
+from mpreg_proto.wire.handshake import Authentication
 
 __all__ = ["MAX_MESSAGE", "Buffer", "Framing", "Link", "LinkEnded"]
 
@@ -26,19 +27,20 @@ class LinkEnded(Exception):
     """The link has ended, in order (`clean`) or by a break.
 
     Attributes: `reason`, one line for a log; `clean`, True if the peer or this end closed it in order; `code`, the
-    WebSocket close code if there was one. Every later use of the link raises it again. Call `close()` to free the
-    socket.
+    WebSocket close code if there was one; `denied`, True if one end did not accept the other's certificate. Every later
+    use of the link raises it again. Call `close()` to free the socket.
     """
 
-    def __init__(self, reason: str, *, clean: bool = False, code: int | None = None) -> None:
+    def __init__(self, reason: str, *, clean: bool = False, code: int | None = None, denied: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.clean = clean
         self.code = code
+        self.denied = denied
 
     def copy(self) -> LinkEnded:
         """Return a new exception with the same content: an exception raised twice would keep its old traceback."""
-        return LinkEnded(self.reason, clean=self.clean, code=self.code)
+        return LinkEnded(self.reason, clean=self.clean, code=self.code, denied=self.denied)
 
 
 class Link(Protocol):
@@ -51,6 +53,8 @@ class Link(Protocol):
     """The way in which the data is divided into messages."""
     peer: str
     """The other end, for logs: `127.0.0.1:51234`."""
+    verdict: Authentication = Authentication.NODE
+    """The verdict on the peer, by what it has proved; the listener sets it."""
     local_host: str | None = None
     """The address of this machine that the link uses, None where there is none."""
     on_partial: Callable[[], None] = staticmethod(lambda: None)

@@ -15,6 +15,8 @@ import anyio
 import h11
 from anyio.abc import ByteStream
 
+from mpreg_proto.limits import DEFAULT
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.links import tcp
 from mpreg_transports.links.base import LinkEnded
 
@@ -60,6 +62,8 @@ class HttpRequest:
     version: str = "1.1"
     local: str = ""
     """The address of this machine at which the connection arrived, empty where that is not known."""
+    verdict: Authentication = Authentication.NODE
+    """The verdict on the peer, by what it has proved."""
 
     @property
     def target(self) -> str:
@@ -105,8 +109,17 @@ class HttpRefused(Exception):
 class HttpConnection:
     """The server's end of one connection: head, body, response, then the next request."""
 
-    def __init__(self, stream: ByteStream, *, peer: str, received: bytes = b"") -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        *,
+        peer: str,
+        received: bytes = b"",
+        verdict: Authentication = Authentication.NODE,
+    ) -> None:
         self._stream = stream
+        self._verdict = verdict
+        self._max_body = MAX_BODY if verdict is not Authentication.NONE else DEFAULT.unauthenticated
         self._local = tcp.local_host(stream) or ""
         self._peer = peer
         self._method = b""
@@ -144,21 +157,22 @@ class HttpConnection:
             peer=self._peer,
             version=event.http_version.decode("latin-1"),
             local=self._local,
+            verdict=self._verdict,
         )
 
     async def body(self, head: HttpRequest) -> HttpRequest:
         """Return the request with its body. Raises HttpRefused (413, 408, 400) and LinkEnded."""
         declared = head.header("content-length")
-        if declared is not None and int(declared) > MAX_BODY:  # h11 has checked that it is a number
-            raise _too_large()
+        if declared is not None and int(declared) > self._max_body:  # h11 has checked that it is a number
+            raise _too_large(self._max_body)
         body = bytearray()
         with anyio.move_on_after(BODY_SECONDS):
             while not isinstance(event := await self._event(), h11.EndOfMessage):
                 if not isinstance(event, h11.Data):
                     raise LinkEnded("the peer hung up in the middle of a request")
                 body += event.data
-                if len(body) > MAX_BODY:
-                    raise _too_large()
+                if len(body) > self._max_body:
+                    raise _too_large(self._max_body)
             return replace(head, body=bytes(body)) if body else head
         raise HttpRefused(HttpResponse.text(408, f"the body did not come within {BODY_SECONDS:g} s"))
 
@@ -246,5 +260,5 @@ def _phrase(status: int) -> bytes:
         return b""
 
 
-def _too_large() -> HttpRefused:
-    return HttpRefused(HttpResponse.text(413, f"a body may have {MAX_BODY} bytes"))
+def _too_large(most: int) -> HttpRefused:
+    return HttpRefused(HttpResponse.text(413, f"a body may have {most} bytes"))

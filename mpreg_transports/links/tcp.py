@@ -24,6 +24,8 @@ from mpreg_transports.config.system_errors import lower_first
 from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links import asyncio_stream
 from mpreg_transports.links.base import Buffer, Framing, Link, LinkEnded
+from mpreg_transports.links.buffering import BufferingStream
+from mpreg_transports.links.tls import HANDSHAKE_SECONDS, TlsStream, describe_tls_error, is_denial, secure
 
 READ_SIZE = 256 * 1024
 """The bytes of one read; asyncio's own reads are as long."""
@@ -52,7 +54,7 @@ BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStrea
 """All exceptions of reading and writing when the peer or the network fails (ssl.SSLError is an OSError)."""
 
 
-_PLAIN = (SocketStream, asyncio_stream.AsyncioStream)
+_WITH_EOF = (SocketStream, asyncio_stream.AsyncioStream, TlsStream)
 """The streams that can end one direction."""
 
 
@@ -134,39 +136,45 @@ class Output:
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self.written_bytes: int = 0
-        """The number of bytes that were written."""
+        self._buffering = stream if isinstance(stream, BufferingStream) else None
+        self._tls = stream if isinstance(stream, TlsStream) else None
+        self._written = 0
         self._raw: socket.socket | None = stream.extra(SocketAttribute.raw_socket, None)
-        self._slice = SLICE if isinstance(stream, asyncio_stream.AsyncioStream) else SHORT_SLICE
+        self._slice = SHORT_SLICE if self._buffering is None else SLICE
+
+    @property
+    def written_bytes(self) -> int:
+        """The number of bytes that were written; with TLS those of its records, as the peer acknowledges these."""
+        return self._written if self._tls is None else self._tls.sent_bytes
 
     async def write(self, chunks: Sequence[Buffer]) -> None:
         """Write the concatenation of `chunks`. Raises the stream's exceptions (BROKEN)."""
-        turn = self.written_bytes + TURN
+        turn = self._written + TURN
         for piece in gather(chunks):
             for part in _slices(piece, self._slice):
-                self.written_bytes += len(part)  # before the write: from there on the unsent bytes include them
+                self._written += len(part)  # before the write: from there on the unsent bytes include them
                 await self._stream.send(part)
-                if self.written_bytes >= turn:
-                    turn = self.written_bytes + TURN
+                if self._written >= turn:
+                    turn = self._written + TURN
                     await anyio.lowlevel.checkpoint()
 
     def write_now(self, data: bytes) -> bool:
         """Write without waiting. Return False, with nothing written, where the stream cannot do that."""
-        if not isinstance(self._stream, asyncio_stream.AsyncioStream) or not self._stream.send_now(data):
+        if self._buffering is None or not self._buffering.send_now(data):
             return False
-        self.written_bytes += len(data)
+        self._written += len(data)
         return True
 
     def pace(self, size: int) -> None:
         """See `Link.pace`."""
-        if isinstance(self._stream, asyncio_stream.AsyncioStream):
+        if self._buffering is not None:
             self._slice = min(SLICE, size)
-            self._stream.limit_unwritten(size)
+            self._buffering.limit_unwritten(size)
 
     @property
     def unsent(self) -> int:
         """The number of written bytes that the system has not taken yet."""
-        return self._stream.unwritten if isinstance(self._stream, asyncio_stream.AsyncioStream) else 0
+        return 0 if self._buffering is None else self._buffering.unwritten
 
     @property
     def acked_bytes(self) -> int:
@@ -237,7 +245,7 @@ async def write_all(stream: ByteStream, data: bytes) -> None:
 
 async def drain(stream: ByteStream) -> None:
     """Wait until the system has taken all sent bytes. Raises the stream's exceptions (BROKEN)."""
-    if isinstance(stream, asyncio_stream.AsyncioStream):  # anyio's streams return from `send` only then
+    if isinstance(stream, BufferingStream):  # anyio's streams return from `send` only then
         await stream.drain()
 
 
@@ -251,24 +259,36 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None = None
     where = host_and_port(host, port)
     try:
         with anyio.fail_after(CONNECT_SECONDS):
-            stream = await _open(host, port, tls)
+            stream = await _open(host, port)
     except TimeoutError:
         raise LinkEnded(f"cannot connect to {where}: no answer within {CONNECT_SECONDS:g} s") from None
     except (*BROKEN, UnicodeError) as error:  # UnicodeError: a name that is not valid for a host
         raise LinkEnded(f"cannot connect to {where}: {describe_error(error)}") from None
     tune(stream)
+    return stream if tls is None else await _secured(stream, tls, host, where)
+
+
+async def _open(host: str, port: int) -> ByteStream:
+    if running_loop() is not None:
+        return await asyncio_stream.connect(host, port)
+    stream = await anyio.connect_tcp(host, port)
+    close_on_fork(stream.extra(SocketAttribute.raw_socket))
     return stream
 
 
-async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> ByteStream:
-    if tls is None and running_loop() is not None:
-        return await asyncio_stream.connect(host, port)
-    if tls is None:
-        stream = await anyio.connect_tcp(host, port)
-        close_on_fork(stream.extra(SocketAttribute.raw_socket))
-        return stream
-    # Not standard-compatible: most peers end a connection without TLS's own close message.
-    return await anyio.connect_tcp(host, port, ssl_context=tls, tls_standard_compatible=False)
+async def _secured(stream: ByteStream, context: ssl.SSLContext, host: str, where: str) -> ByteStream:
+    """Return the plain text of a new connection. Raises LinkEnded; then the connection is closed."""
+    try:
+        return await secure(stream, context, host=host)
+    except BaseException as error:
+        await hang_up(stream)
+        if isinstance(error, TimeoutError):
+            reason = f"no TLS handshake within {HANDSHAKE_SECONDS:g} s"
+        elif isinstance(error, (*BROKEN, UnicodeError)):
+            reason = describe_error(error)
+        else:
+            raise
+        raise LinkEnded(f"cannot connect to {where}: {reason}", denied=is_denial(error)) from None
 
 
 def describe_error(error: BaseException) -> str:
@@ -278,10 +298,8 @@ def describe_error(error: BaseException) -> str:
         match inner:
             case BaseExceptionGroup():
                 return "; ".join(dict.fromkeys(describe_error(one) for one in inner.exceptions))
-            case ssl.SSLCertVerificationError():
-                return f"its certificate is not accepted ({inner.verify_message})"
             case ssl.SSLError():
-                return f"TLS failed ({(inner.reason or str(inner)).replace('_', ' ').lower()})"
+                return describe_tls_error(inner)
             case socket.gaierror():
                 return lower_first(inner.strerror or "the name is not known")
             case OSError() if inner.errno:
@@ -298,6 +316,8 @@ def to_link_ended(error: BaseException) -> LinkEnded:
         return LinkEnded("closed here", clean=True)
     if isinstance(error, anyio.BrokenResourceError) and error.__cause__ is None:
         return LinkEnded("connection lost")
+    if is_denial(error.__cause__):
+        return LinkEnded(describe_error(error), denied=True)
     return LinkEnded(f"connection lost: {describe_error(error)}")
 
 
@@ -341,7 +361,7 @@ async def linger(stream: ByteStream, *, seconds: float = LINGER_SECONDS) -> None
     sent.
     """
     with suppress(*BROKEN), anyio.move_on_after(seconds):
-        if isinstance(stream, _PLAIN):  # TLS cannot end one direction
+        if isinstance(stream, _WITH_EOF):
             await stream.send_eof()
         while True:
             await stream.receive(READ_SIZE)
@@ -351,7 +371,7 @@ async def hang_up(stream: ByteStream) -> None:
     """Close a stream, even when cancelled. Bytes that the system has not taken are dropped. Never raises."""
     with anyio.CancelScope(shield=True):
         with suppress(*BROKEN):
-            if isinstance(stream, _PLAIN):
+            if isinstance(stream, _WITH_EOF):
                 await stream.send_eof()
         with suppress(*BROKEN):
             await stream.aclose()

@@ -357,7 +357,10 @@ async def _shake_hands(
     except (RemoteProtocolError, UnicodeError) as error:
         raise LinkEnded(f"{where} does not speak WebSocket: {error}") from None
     except tcp.BROKEN as error:
-        raise LinkEnded(f"{where} does not speak WebSocket: {tcp.to_link_ended(error).reason}") from None
+        end = tcp.to_link_ended(error)
+        if end.denied:
+            raise LinkEnded(f"cannot connect to {where}: {end.reason}", denied=True) from None
+        raise LinkEnded(f"{where} does not speak WebSocket: {end.reason}") from None
 
 
 async def _refusal_text(stream: ByteStream, handshake: WSConnection) -> str:

@@ -48,6 +48,7 @@ from mpreg_proto.view import NodeView
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.dialects import decode as decode_message
 from mpreg_proto.wire.dialects import encode as encode_message
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_proto.wire.messages import Request
 from mpreg_proto.wire.values import ValueCodec
 from mpreg_transports.config.release import installed_version
@@ -233,8 +234,8 @@ def _recreate_node(start: Start, inputs: Iterable[Checkpoint | Input], *, codec:
 def _encode_args(name: str, args: tuple[Any, ...], codec: ValueCodec) -> tuple[Any, ...]:
     """Return the arguments of an input as plain data."""
     match name, args:
-        case "link_opened", (link, framing, dialled, client):
-            return link, framing.value, dialled, client
+        case "link_opened", (link, framing, dialled, verdict, client):
+            return link, framing.value, dialled, verdict.value, client
         case "receive", (link, data):
             return link, data if isinstance(data, str) else bytes(data)
         case "finished", (run, outcome, began):
@@ -257,8 +258,11 @@ def _apply(node: Node, record: Input, codec: ValueCodec) -> None:
     name, now, args = record.name, record.now, record.args
     if name == "link_opened":
         dialled = None if args[2] is None else Address(args[2])
-        client = None if args[3] is None else LinkId(args[3])
-        node.link_opened(args[0], framing=Framing(args[1]), dialled=dialled, client=client, now=now)
+        # A journal of an earlier version has neither of the last two.
+        verdict = Authentication(args[3]) if len(args) > 3 else Authentication.NODE
+        client = None if len(args) < 5 or args[4] is None else LinkId(args[4])
+        framing = Framing(args[1])
+        node.link_opened(args[0], framing=framing, dialled=dialled, now=now, client=client, verdict=verdict)
     elif name == "finished":
         node.finished(args[0], _decode_outcome(args[2:], codec), now=now, began=args[1])
     elif name == "yielded":

@@ -39,6 +39,7 @@ from mpreg_proto.ids import Address, LinkId, RunId
 from mpreg_proto.limits import SECOND
 from mpreg_proto.node import Node
 from mpreg_proto.notices import Notice
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.functions.coroutines import CoroutineRun
 from mpreg_transports.functions.execution import ExecutionMode, Function, FunctionRun, Runtime
 from mpreg_transports.functions.generators import GeneratorTask, GeneratorThread
@@ -249,7 +250,13 @@ class Driver:
                     self.on_local_host(transport.local_host, dialled)
                 except Exception:
                     log.exception("a defect while reporting an address of this machine")
-            node.link_opened(link, framing=transport.framing, dialled=dialled, now=self._clock())
+            node.link_opened(
+                link,
+                framing=transport.framing,
+                dialled=dialled,
+                now=self._clock(),
+                verdict=transport.verdict,
+            )
 
         def end() -> None:
             self._local_hosts.pop(link, None)
@@ -261,19 +268,19 @@ class Driver:
         """Return this machine's addresses at the local ends of the open links."""
         return set(self._local_hosts.values())
 
-    async def exchange(self, body: bytes, host: str = "") -> bytes:
+    async def exchange(self, body: bytes, host: str = "", verdict: Authentication = Authentication.NODE) -> bytes:
         """Return the reply to one classic message, as if it had come over a link of its own (`POST /rpc`).
 
-        All messages of a `host` take turns as one client; empty: each is a client of its own. Raises LinkEnded if the
-        node ends first.
+        All messages of a `host` take turns as one client; empty: each is a client of its own. `verdict` is the verdict
+        on its sender. Raises LinkEnded if the node ends first.
         """
         if self._stopped:
             raise LinkEnded("the node has ended")
         link, slot = self._links.open_slot()
         try:
-            client = self._client_at(host, link) if host else None
+            client, framing = self._client_at(host, link) if host else None, Framing.CLASSIC_MESSAGES
             self.node.link_opened(
-                link, framing=Framing.CLASSIC_MESSAGES, dialled=None, client=client, now=self._clock()
+                link, framing=framing, dialled=None, now=self._clock(), client=client, verdict=verdict
             )
             self.node.receive(link, body, now=self._clock())
             self.flush()

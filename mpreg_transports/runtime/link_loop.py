@@ -104,8 +104,8 @@ class LinkLoop:
 
     async def run(
         self, link: LinkId, transport: Link, *, begin: Callable[[], None], end: Callable[[], None] = lambda: None
-    ) -> None:
-        """Read an attached link until it ends; its writer runs beside.
+    ) -> LinkEnded:
+        """Read an attached link until it ends, and return its end; its writer runs beside.
 
         `begin` reports the opened link to the core. `end` is called after the core was notified of its end.
         """
@@ -114,7 +114,7 @@ class LinkLoop:
         assert isinstance(writer, SendBuffer), "a reply slot has no link"
         slicer = Slicer(lambda data, now: core.receive(link, data, now=now), self._flush, clock)
         stream = transport.framing is Framing.STREAM
-        reason = "cancelled"
+        ended = LinkEnded("cancelled")
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(writer.run)
@@ -125,17 +125,18 @@ class LinkLoop:
                         while (paused := self._paused.get(link)) is not None:
                             await paused.wait()
                         await slicer.feed(await transport.receive(), stream=stream)
-                except LinkEnded as ended:
-                    reason = ended.reason
+                except LinkEnded as raised:
+                    ended = raised.copy()
                 tasks.cancel_scope.cancel()
         finally:
             try:
                 self.end(link)
             finally:
                 end()
-                log.debug("%s: %s", transport.peer, reason)
+                log.debug("%s: %s", transport.peer, ended.reason)
                 with anyio.CancelScope(shield=True):
                     await transport.close()
+        return ended
 
     def open_slot(self) -> tuple[LinkId, ReplySlot]:
         """Open a link without a transport, over which one reply is awaited; `end` must follow."""

@@ -1,8 +1,8 @@
-"""One listening port for raw frames, WebSocket and HTTP, distinguished by the first byte.
+"""One listening port for raw frames, WebSocket and HTTP, distinguished by the first byte; the same within TLS.
 
 Connections come from the system's socket. Each has a task of its own, which passes a `Link` to `on_link` or HTTP
-requests to `on_http`. This module does not interpret paths or the bytes of a link, and no single connection can end the
-listener.
+requests to `on_http`. With TLS, nothing is served in plain text, and each link and request has the verdict on its peer.
+This module does not interpret paths or the bytes of a link, and no single connection can end the listener.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 
-from mpreg_proto.errors import CloseCode
+from mpreg_proto.errors import CloseCode, ErrorCode, Fault
+from mpreg_proto.limits import DEFAULT
+from mpreg_proto.wire.dialects import encode
+from mpreg_proto.wire.framing import prefix
+from mpreg_proto.wire.handshake import Authentication
+from mpreg_proto.wire.messages import Refused
 from mpreg_transports.background import running_loop, single_errors
 from mpreg_transports.config.addresses import host_and_port, is_loopback, is_wildcard, normal_host
 from mpreg_transports.config.system_errors import lower_first
@@ -24,6 +31,7 @@ from mpreg_transports.functions.fork_safety import close_on_fork
 from mpreg_transports.links import asyncio_stream, tcp, websocket
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
 from mpreg_transports.links.http import HttpConnection, HttpRefused, HttpRequest, HttpResponse
+from mpreg_transports.links.tls import HANDSHAKE_SECONDS, is_denial, secure
 from mpreg_transports.runtime import logs
 
 __all__ = ["CannotListen", "HttpRequest", "HttpResponse", "Listener", "admit_all"]
@@ -37,6 +45,7 @@ ACCEPT_PAUSE_SECONDS = 0.05
 
 _RAW = (0x00, 0x01)
 _TLS = 0x16
+_TLS_ONLY = "this node serves TLS only"
 
 log: logs.NodeLog = logs.get(__name__)
 
@@ -46,6 +55,17 @@ OnHttp = Callable[[HttpRequest], Awaitable[HttpResponse]]
 """Answers one request."""
 Admit = Callable[[HttpRequest], HttpResponse | None]
 """Checks a request by its head, WebSocket or not: None admits it, a response refuses it."""
+
+
+class ServerTls(Protocol):
+    """The TLS of a node; `Credentials` is one."""
+
+    @property
+    def listening(self) -> ssl.SSLContext:
+        """The context of accepted connections."""
+
+    def verdict(self, certificate: dict[str, Any] | None) -> Authentication:
+        """Return the verdict on a peer with this certificate, as `SSLObject.getpeercert` returns it."""
 
 
 class CannotListen(OSError):
@@ -60,9 +80,12 @@ def admit_all(request: HttpRequest) -> HttpResponse | None:
 class Listener:
     """A bound port: created by `bind`, run by `serve`, ended by `close`."""
 
-    def __init__(self, listeners: list[SocketListener], host: str, admit: Admit = admit_all) -> None:
+    def __init__(
+        self, listeners: list[SocketListener], host: str, admit: Admit = admit_all, tls: ServerTls | None = None
+    ) -> None:
         self.host = host
         self._admit = admit
+        self._tls = tls
         self.port: int = listeners[0].extra(SocketAttribute.local_port)
         self._listeners = listeners
         for listener in listeners:
@@ -71,10 +94,10 @@ class Listener:
         self._accepting: dict[anyio.CancelScope, anyio.Event] = {}
 
     @classmethod
-    async def bind(cls, host: str, port: int, *, admit: Admit = admit_all) -> Listener:
+    async def bind(cls, host: str, port: int, *, admit: Admit = admit_all, tls: ServerTls | None = None) -> Listener:
         """Listen on `host`. Port 0 takes any free port, which `.port` then holds. Raises CannotListen.
 
-        `admit` checks the head of each HTTP request and WebSocket handshake.
+        `admit` checks the head of each HTTP request and WebSocket handshake. With `tls` nothing else is served.
         """
         if not 0 <= port <= 65_535:
             advice = "a port is a number from 0 to 65535; choose another with --port"
@@ -85,7 +108,7 @@ class Listener:
             bound = await anyio.create_tcp_listener(local_host=where, local_port=port)
         except (OSError, UnicodeError) as error:
             raise CannotListen(f"cannot listen on {host_and_port(host, port)}: {_bind_failure(error)}") from None
-        return cls([one for one in bound.listeners if isinstance(one, SocketListener)], host, admit)
+        return cls([one for one in bound.listeners if isinstance(one, SocketListener)], host, admit, tls)
 
     async def serve(
         self,
@@ -102,7 +125,7 @@ class Listener:
         async with anyio.create_task_group() as tasks:
 
             def start(stream: ByteStream) -> None:
-                tasks.start_soon(_Connection(stream, on_link, on_http, self._admit, max_message).run)
+                tasks.start_soon(_Connection(stream, on_link, on_http, self._admit, max_message, self._tls).run)
 
             for listener in self._listeners:
                 tasks.start_soon(self._accept, listener, start)
@@ -164,8 +187,18 @@ async def _accept(listener: SocketListener, start: Callable[[ByteStream], None])
 class _Connection:
     """One accepted connection, from its first byte to its end."""
 
-    def __init__(self, stream: ByteStream, on_link: OnLink, on_http: OnHttp, admit: Admit, max_message: int) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        on_link: OnLink,
+        on_http: OnHttp,
+        admit: Admit,
+        max_message: int,
+        tls: ServerTls | None = None,
+    ) -> None:
         self._stream = stream
+        self._tls = tls
+        self._verdict = Authentication.NODE
         self._on_link = on_link
         self._on_http = on_http
         self._admit = admit
@@ -191,16 +224,17 @@ class _Connection:
 
     async def _link_or_http(self) -> Link | None:
         """Return the link; None if the connection was served as HTTP or cannot be served."""
-        first = b""
-        with anyio.move_on_after(FIRST_BYTES_SECONDS):
-            try:
-                first = await self._stream.receive(tcp.READ_SIZE)
-            except tcp.BROKEN as error:
-                raise tcp.to_link_ended(error) from None
+        first = await self._first_bytes()
+        if self._tls is not None and first:
+            if first[0] != _TLS:
+                await self._refuse_plain_text(first)
+                return None
+            await self._secure(self._tls, first)
+            first = await self._first_bytes()
         if not first:
             log.debug("%s: sent nothing for %g s, hung up", self._peer, FIRST_BYTES_SECONDS)
         elif first[0] in _RAW:
-            return tcp.TcpLink(self._stream, received=first)
+            return self._with_verdict(tcp.TcpLink(self._stream, received=first))
         elif first[:1].isalpha():
             return await self._http(first)
         elif first[0] == _TLS:
@@ -208,6 +242,47 @@ class _Connection:
         else:
             log.warning("%s: neither raw frames nor HTTP (first byte 0x%02x); hung up", self._peer, first[0])
         return None
+
+    async def _first_bytes(self) -> bytes:
+        """Return the first bytes; none if the peer sends none in time. Raises LinkEnded."""
+        with anyio.move_on_after(FIRST_BYTES_SECONDS):
+            try:
+                return await self._stream.receive(tcp.READ_SIZE)
+            except tcp.BROKEN as error:
+                raise tcp.to_link_ended(error) from None
+        return b""
+
+    def _with_verdict(self, link: Link) -> Link:
+        link.verdict = self._verdict
+        return link
+
+    async def _secure(self, tls: ServerTls, first: bytes) -> None:
+        """Do the TLS handshake, and go on inside it. Raises LinkEnded."""
+        try:
+            self._stream = stream = await secure(self._stream, tls.listening, server_side=True, received=first)
+        except TimeoutError:
+            raise LinkEnded(f"no TLS handshake within {HANDSHAKE_SECONDS:g} s") from None
+        except tcp.BROKEN as error:
+            await tcp.linger(self._stream)  # so that the peer reads the alert
+            reason = tcp.describe_error(error)
+            if is_denial(error):
+                log.warning("refused %s: %s", self._peer, reason)
+            raise LinkEnded(f"TLS handshake: {reason}") from None
+        self._verdict = tls.verdict(stream.peer_certificate)
+        if self._verdict is Authentication.NONE:
+            self._max_message = min(self._max_message, DEFAULT.unauthenticated)
+
+    async def _refuse_plain_text(self, first: bytes) -> None:
+        """Say in the peer's protocol, as far as there is one for it, that only TLS is served here."""
+        log.warning("refused %s: it speaks plain text, and this node serves TLS only", self._peer)
+        if first[:1].isalpha():
+            http = HttpConnection(self._stream, peer=self._peer, received=first)
+            await http.refuse(HttpResponse.text(400, f"{_TLS_ONLY}: use https:// or wss://"))
+        elif first[0] in _RAW:
+            fault = Fault(ErrorCode.UNAUTHENTICATED, f"{_TLS_ONLY}: use wss:// or tls://")
+            body = encode(Refused(fault))
+            await tcp.write_all(self._stream, prefix(len(body)) + body)
+            await tcp.linger(self._stream)
 
     async def _run_link(self, link: Link) -> None:
         try:
@@ -220,7 +295,7 @@ class _Connection:
 
     async def _http(self, first: bytes) -> Link | None:
         """Answer requests until the connection ends or becomes a WebSocket."""
-        http = HttpConnection(self._stream, peer=self._peer, received=first)
+        http = HttpConnection(self._stream, peer=self._peer, received=first, verdict=self._verdict)
         seconds = FIRST_BYTES_SECONDS
         try:
             while True:
@@ -232,9 +307,10 @@ class _Connection:
                     raise HttpRefused(refusal)
                 request = await http.body(head)
                 if request.asks_for_websocket():
-                    return await websocket.accept(
+                    link = await websocket.accept(
                         self._stream, request, received=http.trailing, max_message=self._max_message
                     )
+                    return self._with_verdict(link)
                 await self._answer(http, request)
                 if not http.start_next_cycle():
                     return None

@@ -153,6 +153,12 @@ def open_line(listening: str, others: str | None) -> str:
     return f"open to everybody who can reach {listening}: they can run its functions without a secret; {reached}"
 
 
+def secured_line(listening: str, others: str | None) -> str:
+    """Return the log line for a node with a secret that other machines can reach, with the address that they use."""
+    reached = f"other machines use {others}" if others else "no address for other machines is known, see --advertise"
+    return f"listening for other machines at {listening}, which need the secret of the cluster; {reached}"
+
+
 @contextmanager
 def on_stderr() -> Iterator[None]:
     """Let the logger `mpreg` write to stderr within the block, unless the program has configured logging."""

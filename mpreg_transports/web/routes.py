@@ -13,8 +13,9 @@ import msgspec
 
 from mpreg_proto.errors import ErrorCode
 from mpreg_proto.view import NodeView
+from mpreg_proto.wire.handshake import NOT_AUTHENTICATED, Authentication
 from mpreg_transports.links.http import HttpRequest, HttpResponse
-from mpreg_transports.web.access import Access
+from mpreg_transports.web.access import OPEN_PATHS, Access
 
 _READY_AFTER = 10.0
 """The seconds after which a node is ready even if no seed has answered."""
@@ -51,7 +52,7 @@ class HttpRoutes:
     def __init__(
         self,
         view: Callable[[], NodeView],
-        exchange: Callable[[bytes, str], Awaitable[bytes]],
+        exchange: Callable[[bytes, str, Authentication], Awaitable[bytes]],
         access: Access | None = None,
     ) -> None:
         self._access = access or Access()
@@ -74,6 +75,8 @@ class HttpRoutes:
         handler = methods.get(method)
         if handler is None:
             return HttpResponse.text(405, f"{request.path} takes {', '.join(methods)}", ("allow", ", ".join(methods)))
+        if request.verdict is Authentication.NONE and request.path not in (*OPEN_PATHS, "/rpc"):
+            return HttpResponse.text(401, NOT_AUTHENTICATED.message)  # /rpc has an answer of its own, in JSON
         return await handler(self, request)
 
     async def _index(self, request: HttpRequest) -> HttpResponse:
@@ -100,7 +103,7 @@ class HttpRoutes:
 
     async def _rpc(self, request: HttpRequest) -> HttpResponse:
         host = request.peer.rpartition(":")[0]  # without the port, which differs for each connection
-        body = await self._exchange(request.body, host)
+        body = await self._exchange(request.body, host, request.verdict)
         answer = msgspec.json.decode(body, type=_ClassicReply)
         error = answer.error
         if error is None or bytes(answer.r) != b"null":

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from tests.benchmarks import report
 from tests.benchmarks.floor import CallbackFloor, Floor, SteadyFloor
 from tests.benchmarks.harness import Make, Result, results
-from tests.benchmarks.rows import ROWS, Transport
+from tests.benchmarks.rows import ROWS, TLS_GOALS, Row, Transport
 from tests.benchmarks.subjects import Subject
 
 MPREG = "tests.benchmarks.subject"
@@ -39,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         default="mpreg",
         help="default mpreg; floor shows the noise, callbacks and steady are floors of other kinds (README.md)",
     )
+    parser.add_argument(
+        "--tls", action="store_true", help="compare mpreg in TLS with plain mpreg (default rows: echo and echo_1mib)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, the table on stderr")
     return parser
 
@@ -52,15 +56,24 @@ def _subject(name: str, transport: Transport, parser: argparse.ArgumentParser) -
     return partial(make, transport)
 
 
-async def _run(options: argparse.Namespace, make: Make) -> None:
+def _rows(options: argparse.Namespace) -> list[Row]:
+    names = options.only or ([*TLS_GOALS] if options.tls else [row.name for row in ROWS])
+    chosen = [row for row in ROWS if row.name in names]
+    if not options.tls:
+        return chosen
+    return [replace(row, goal_tcp=TLS_GOALS.get(row.name), goal_ws=TLS_GOALS.get(row.name)) for row in chosen]
+
+
+async def _run(options: argparse.Namespace, floor: Make, make: Make) -> None:
     transport = Transport(options.transport)
-    chosen = [row for row in ROWS if options.only is None or row.name in options.only]
+    chosen = _rows(options)
     table = sys.stderr if options.json else sys.stdout
     name = make().name
-    heading = report.heading(name, transport, rounds=options.rounds, seconds=options.seconds)
+    than = "plain mpreg" if options.tls else "the floor"
+    heading = report.heading(name, transport, rounds=options.rounds, seconds=options.seconds, than=than)
     print(heading, file=table, flush=True)
     found: list[Result] = []
-    measuring = results(Floor, make, rows=chosen, rounds=options.rounds, seconds=options.seconds, transport=transport)
+    measuring = results(floor, make, rows=chosen, rounds=options.rounds, seconds=options.seconds, transport=transport)
     async for result in measuring:
         found.append(result)
         print(report.line(result), file=table, flush=True)
@@ -75,7 +88,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1 or not options.seconds > 0:
         parser.error("--rounds must be 1 or more, --seconds more than 0")
-    asyncio.run(_run(options, _subject(options.subject, Transport(options.transport), parser)))
+    if options.tls and options.subject != "mpreg":
+        parser.error("--tls measures mpreg alone: leave --subject out")
+    transport = Transport(options.transport)
+    make = _subject(options.subject, transport, parser)
+    floor: Make = Floor
+    if options.tls:
+        floor, make = make, partial(import_module(MPREG).secured, transport)
+    asyncio.run(_run(options, floor, make))
 
 
 if __name__ == "__main__":

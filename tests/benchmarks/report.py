@@ -19,12 +19,12 @@ def _digits(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def heading(subject: str, transport: Transport, *, rounds: int, seconds: float) -> str:
+def heading(subject: str, transport: Transport, *, rounds: int, seconds: float, than: str) -> str:
     """Return the subject, the place of the measurement, and the names of the columns."""
     pinning = Pinning()
     where = "not pinned here" if pinning.core is None else f"on core {pinning.core}"
     lines = [
-        f"{subject} over {transport.value}, times slower than the floor: {rounds} rounds of {seconds:g} s a row,",
+        f"{subject} over {transport.value}, times slower than {than}: {rounds} rounds of {seconds:g} s a row,",
         f"{platform.python_implementation()} {platform.python_version()}, {pinning.cores} cores; rows in us {where}",
         "",
         _LINE.format("row", "ratio", "(min-max)", "floor", subject, "goal", "verdict"),

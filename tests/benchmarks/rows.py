@@ -105,6 +105,10 @@ ROWS: Final = (
 )
 
 
+TLS_GOALS: Final = {"echo": 1.5, "echo_1mib": 1.8}
+"""The goals of mpreg in TLS, as times slower than plain mpreg."""
+
+
 def plain(value: object) -> object:
     """Return the value, with a tuple as a list, because it may also arrive as one."""
     return list(value) if isinstance(value, tuple) else value

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from mpreg_transports import Client, Graph
+from mpreg_transports.security.secret import Secret, new_secret
 from tests.benchmarks import rows
 from tests.benchmarks.children import Child
 from tests.benchmarks.rows import Transport
@@ -22,10 +23,10 @@ _EVERY_FUNCTION = [
 class Mpreg:
     """Satisfies `subjects.Subject`."""
 
-    name = "mpreg"
-
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, secret: Secret | None = None) -> None:
+        self.name = "mpreg" if secret is None else "mpreg tls"
         self._transport = transport
+        self._secret = secret
         self._children: list[Child] = []
         self._client: Client | None = None
 
@@ -46,13 +47,17 @@ class Mpreg:
         url = ""
         for name in reversed(rows.NODES):
             options = ["--websocket"] if self._transport is Transport.WS else []
+            if self._secret is not None:
+                options += ["--secret", self._secret.reveal()]
             for peer in peers:
                 options += ["--peer", peer]
             child = await Child.start(NODE, name, *options)
             self._children.append(child)
             url = child.line.removeprefix("ready ")
             peers.append(url)
-        client = Client(url if self._transport is Transport.WS else url.replace("ws://", "tcp://"))
+        if self._transport is Transport.TCP:
+            url = url.replace("wss://", "tls://").replace("ws://", "tcp://")
+        client = Client(url, secret=self._secret)
         self._client = await client.__aenter__()
         async with asyncio.timeout(20):
             while True:
@@ -160,3 +165,8 @@ class Mpreg:
 def subject(transport: Transport) -> Mpreg:
     """Return mpreg's client and nodes over that transport."""
     return Mpreg(transport)
+
+
+def secured(transport: Transport) -> Mpreg:
+    """Return the same with a secret, so in TLS."""
+    return Mpreg(transport, secret=new_secret())

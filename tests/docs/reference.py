@@ -224,7 +224,11 @@ def command_tables() -> str:
 def commands_of_mpreg() -> dict[str, Any]:
     """Return the commands by name, as typer makes them."""
     app: Any = typer.main.get_command(build())
-    return dict(app.commands)
+    found: dict[str, Any] = {}
+    for name, command in app.commands.items():
+        nested = getattr(command, "commands", None)
+        found |= {name: command} if nested is None else {f"{name} {one}": nested[one] for one in nested}
+    return found
 
 
 def _argument(one: Any) -> str:

@@ -20,7 +20,16 @@ from websockets.uri import parse_uri
 
 from mpreg_transports.links.base import MAX_MESSAGE, Link, LinkEnded
 from mpreg_transports.links.websocket import WebSocketLink
-from mpreg_transports.runtime.listener import Admit, HttpRequest, HttpResponse, Listener, OnHttp, OnLink, admit_all
+from mpreg_transports.runtime.listener import (
+    Admit,
+    HttpRequest,
+    HttpResponse,
+    Listener,
+    OnHttp,
+    OnLink,
+    ServerTls,
+    admit_all,
+)
 
 PATIENCE = 30.0
 """Seconds until a test that hangs fails. No test waits this long otherwise."""
@@ -46,7 +55,12 @@ async def say_request(request: HttpRequest) -> HttpResponse:
 
 @asynccontextmanager
 async def listening(
-    on_link: OnLink = echo, on_http: OnHttp = say_request, *, admit: Admit = admit_all, max_message: int = MAX_MESSAGE
+    on_link: OnLink = echo,
+    on_http: OnHttp = say_request,
+    *,
+    admit: Admit = admit_all,
+    max_message: int = MAX_MESSAGE,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[Listener]:
     """Yield a listener that serves in this block."""
 
@@ -54,7 +68,7 @@ async def listening(
         await listener.serve(on_link, on_http, max_message=max_message, task_status=task_status)
 
     with anyio.fail_after(PATIENCE):
-        listener = await Listener.bind("127.0.0.1", 0, admit=admit)
+        listener = await Listener.bind("127.0.0.1", 0, admit=admit, tls=tls)
         async with anyio.create_task_group() as tasks:
             await tasks.start(serve)
             try:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from mpreg_proto.cluster.catalogue import FunctionSpec
-from mpreg_proto.effects import Framing
+from mpreg_proto.effects import Framing, Send
 from mpreg_proto.errors import LocalProtocolError
 from mpreg_proto.ids import LinkId, MemberId
 from mpreg_proto.limits import Limits
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
-from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.handshake import Authentication, hello
+from mpreg_proto.wire.messages import Refused
 from mpreg_transports import Client, ExecutionFailed, Server
 from mpreg_transports.config.validation import CannotJournal
 from mpreg_transports.observe import journal
@@ -235,3 +236,16 @@ async def test_refused_command_and_messages_as_objects(tmp_path: Path) -> None:
     written.close()
     done = again(file)
     assert done.agreed and done.inputs == 4
+
+
+async def test_verdict_on_a_peer_is_recorded(tmp_path: Path) -> None:
+    file, now = tmp_path / "a.journal", 1_000_000_000
+    config = NodeConfig()
+    me, codec = MemberId(b"m" * 16), default_codec()
+    written = journal.Journal(file, config, me=me, seed=1, now=now, codec=codec)
+    node = Node(config, me=me, rng=Rng(1), entropy=written.entropy, now=now, codec=codec, tap=written)
+    node.link_opened(LinkId(1), framing=Framing.OBJECTS, dialled=None, now=now, verdict=Authentication.NONE)
+    node.handle(LinkId(1), hello(cluster="default-cluster", member=b"", name="x"), now=now)
+    assert any(isinstance(effect, Send) and isinstance(effect.message, Refused) for effect in node.drain())
+    written.close()
+    assert again(file).agreed

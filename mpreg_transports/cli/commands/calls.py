@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from mpreg_transports.cli.options import Config, Json, Resources, Url, example, seconds_option
+from mpreg_transports.cli.options import ClusterId, Config, Json, Resources, SecretFile, Url, example, seconds_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,11 +86,13 @@ def call(
         ),
     ] = None,
     url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Call one function and print its result."""
-    from mpreg_transports.cli.connect import node_url, with_interruptible_client
+    from mpreg_transports.cli.connect import node_access, with_interruptible_client
     from mpreg_transports.cli.errors import CommandFailed
     from mpreg_transports.cli.progress_bars import progress_bars
     from mpreg_transports.config.settings import BY_NAME, Place, check
@@ -114,13 +116,17 @@ def call(
         except TypeError as error:  # such as a lone surrogate, which no argument can carry
             raise CommandFailed(str(error)) from None
 
-    print_value(with_interruptible_client(node_url(url, config), operation), as_json=as_json)
+    print_value(
+        with_interruptible_client(node_access(url, config, secret_file, cluster_id), operation), as_json=as_json
+    )
 
 
 def run(
     file: RequestFile,
     timeline: Annotated[bool, typer.Option("--timeline", help="Draw where and when each call ran.")] = False,
     url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +137,7 @@ def run(
     """
     import msgspec
 
-    from mpreg_transports.cli.connect import node_url, with_interruptible_client
+    from mpreg_transports.cli.connect import node_access, with_interruptible_client
     from mpreg_transports.cli.errors import error_lines, exit_code, print_error
     from mpreg_transports.cli.progress_bars import progress_bars
 
@@ -141,7 +147,7 @@ def run(
         with progress_bars() as bars:
             return await client.answer(request, on_progress=bars)
 
-    answer = with_interruptible_client(node_url(url, config), operation)
+    answer = with_interruptible_client(node_access(url, config, secret_file, cluster_id), operation)
     print_answer(answer, timeline=timeline, as_json=as_json)
     if answer.error is not None:
         for error in failures(answer):
@@ -149,7 +155,14 @@ def run(
         raise typer.Exit(exit_code(answer.error))
 
 
-def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: Json = False) -> None:
+def explain(
+    file: RequestFile,
+    url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
     """Show where each call of a request would run now, and why, without running it.
 
     If several nodes are equally good for a call, one of them is drawn at random when it runs. The exit code is 4 if a
@@ -157,7 +170,7 @@ def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: 
     """
     import msgspec
 
-    from mpreg_transports.cli.connect import node_url, with_client
+    from mpreg_transports.cli.connect import node_access, with_client
     from mpreg_transports.cli.console import emit_json, show
     from mpreg_transports.cli.errors import ExitCode, print_error
 
@@ -166,7 +179,7 @@ def explain(file: RequestFile, url: Url = None, config: Config = None, as_json: 
     async def operation(client: Client) -> tuple[Explained, ...]:
         return await client.explain(request)
 
-    rows = with_client(node_url(url, config), operation)
+    rows = with_client(node_access(url, config, secret_file, cluster_id), operation)
     if as_json:
         emit_json(
             [

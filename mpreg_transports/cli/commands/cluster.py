@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import Config, Json, Url, example
+from mpreg_transports.cli.options import ClusterId, Config, Json, SecretFile, Url, example
 from mpreg_transports.config.release import installed_version
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from mpreg_proto.view import NodeView
+    from mpreg_transports.cli.connect import NodeAccess
     from mpreg_transports.client import Client
 
 _PINGS = 5
@@ -43,6 +44,8 @@ class CheckResult:
     functions: int
     synced: bool
     problems: tuple[str, ...]
+    identity: str
+    """The proof of who is who."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,27 +55,41 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=example("mpreg check ws://127.0.0.1:9001"))(check)
 
 
-def nodes(url: Url = None, config: Config = None, as_json: Json = False) -> None:
+def nodes(
+    url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
     """List the nodes of the cluster and their state, in the view of one node."""
+    from mpreg_transports.cli.connect import node_access
     from mpreg_transports.cli.console import emit_json, show
 
-    view = _view(url, config)
+    view = _view(node_access(url, config, secret_file, cluster_id))
     if as_json:
         emit_json([_plain(row) for row in view.members])
     else:
         show(members_table(view), "", observers_table(view))
 
 
-def functions(url: Url = None, config: Config = None, as_json: Json = False) -> None:
+def functions(
+    url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
     """List the functions of the cluster, with their nodes and resources, in the view of one node.
 
     WAITING is the number of calls of a function that wait at that node for a free place, here or elsewhere.
     """
     import msgspec
 
+    from mpreg_transports.cli.connect import node_access
     from mpreg_transports.cli.console import emit_json, show
 
-    view = _view(url, config)
+    view = _view(node_access(url, config, secret_file, cluster_id))
     if as_json:
         waiting = view.waiting
         emit_json([{**msgspec.to_builtins(row), "waiting": waiting.get(row.function, 0)} for row in view.functions])
@@ -83,21 +100,23 @@ def functions(url: Url = None, config: Config = None, as_json: Json = False) -> 
 def check(
     target: Annotated[str | None, typer.Argument(metavar="URL", help="The node's address.")] = None,
     url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Check the connection to a node: identity, version, rtt, clock and view.
 
-    Without URL it checks the node that other commands ask (MPREG_URL, mpreg.toml). The exit code is 9 if the node
-    answers but has a problem.
+    Without URL it checks the node that other commands ask (MPREG_URL, mpreg.toml). If they do not accept each other, it
+    says why. The exit code is 9 if the node answers but has a problem.
     """
-    from mpreg_transports.cli.connect import node_url, with_client
+    from mpreg_transports.cli.connect import node_access, with_client
     from mpreg_transports.cli.console import emit_json, show
     from mpreg_transports.cli.errors import CommandFailed, ExitCode, print_error
 
     if target is not None and url is not None:
         raise CommandFailed(f"two addresses, {target} and --url {url}: give one")
-    address = node_url(target or url, config, given_as="URL" if target else "--url")
+    access = node_access(target or url, config, secret_file, cluster_id, given_as="URL" if target else "--url")
     started: list[int] = []
 
     async def operation(client: Client) -> CheckResult:
@@ -108,9 +127,10 @@ def check(
             sent = time.monotonic_ns()
             view = await client.view()
             rounds.append(time.monotonic_ns() - sent)
-        return assess(address, view, protocol=client.version, reached=reached, rtt=min(rounds))
+        secret = access.secret is not None
+        return assess(access.url, view, protocol=client.version, reached=reached, rtt=min(rounds), secret=secret)
 
-    found = with_client(address, operation, before=lambda: started.append(time.monotonic_ns()))
+    found = with_client(access, operation, before=lambda: started.append(time.monotonic_ns()))
     if as_json:
         emit_json(_plain(found))
     else:
@@ -124,8 +144,8 @@ def check(
 # -- results and tables -----------------------------------------------------------------------------------------------
 
 
-def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int) -> CheckResult:
-    """Return the result of a check from a node's view and the measured times."""
+def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int, secret: bool = False) -> CheckResult:
+    """Return the result of a check from a node's view and the measured times; `secret` if both proved one."""
     standings: dict[str, int] = {}
     for row in view.members:
         standings[row.standing] = standings.get(row.standing, 0) + 1
@@ -141,6 +161,7 @@ def assess(url: str, view: NodeView, *, protocol: int, reached: int, rtt: int) -
         functions=len(dict.fromkeys(row.function for row in view.functions)),
         synced=view.synced,
         problems=tuple(_problems(view)),
+        identity="proved by the secret of the cluster, on both sides" if secret else "a client without credentials",
     )
 
 
@@ -167,7 +188,7 @@ def check_table(found: CheckResult) -> Table:
     rows = [
         ("reachable", f"{found.url}, after {format_duration(found.reached)}"),
         ("node", f"{found.node} of cluster {found.cluster}"),
-        ("identity", "a client without credentials"),
+        ("identity", found.identity),
         ("version", f"protocol {found.protocol}; mpreg {found.release} here"),
         ("rtt", f"{format_duration(found.rtt)} (the shortest of {_PINGS})"),
         ("view", f"members: {members}; {found.functions} functions; {peers}"),
@@ -263,13 +284,13 @@ def _unquoted(signature: str) -> str:
     return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
 
 
-def _view(url: str | None, config: Config) -> NodeView:
-    from mpreg_transports.cli.connect import node_url, with_client
+def _view(access: NodeAccess) -> NodeView:
+    from mpreg_transports.cli.connect import with_client
 
     async def operation(client: Client) -> NodeView:
         return await client.view()
 
-    return with_client(node_url(url, config), operation)
+    return with_client(access, operation)
 
 
 def _plain(row: object) -> object:

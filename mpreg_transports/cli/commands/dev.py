@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.3
 """Seconds between two reads of the file's time."""
 MOST_NODES = 64
-SHARED = ("resource", "cluster-id", "transport", "allow-host", "allow-origin", "app-dir")
+SHARED = ("resource", "cluster-id", "transport", "secret-file", "open-clients", "allow-host", "allow-origin", "app-dir")
 """The settings of the file and the environment that all nodes get."""
 
 
@@ -110,7 +110,8 @@ class DevCluster:
     async def _start(self, children: Children) -> None:
         """Start each node on its earlier port, with the nodes before it as peers; later nodes connect to it."""
         for number in range(len(self._nodes)):
-            peers = tuple(f"ws://127.0.0.1:{port}" for port in self._ports[:number])
+            scheme = "wss" if self._shared.get("secret-file") else "ws"
+            peers = tuple(f"{scheme}://127.0.0.1:{port}" for port in self._ports[:number])
             settings: dict[str, Value] = {
                 **self._shared,
                 "host": "127.0.0.1",
@@ -129,8 +130,7 @@ class DevCluster:
             emit_json([{"name": name, "url": url} for name, url in nodes])
         else:
             emit("\n".join(f"{name}  {url}" for name, url in nodes))
-        first = self._ports[0]
-        print_message(f"ready; Ctrl-C ends it. Try:  mpreg functions --url ws://127.0.0.1:{first}")
+        print_message(f"ready; Ctrl-C ends it. Try:  mpreg functions --url {nodes[0][1]}")
 
     async def _until_all_ended(self, children: Children) -> None:
         import anyio

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import Config, Json, Url, example, seconds_option
+from mpreg_transports.cli.options import ClusterId, Config, Json, SecretFile, Url, example, seconds_option
 
 if TYPE_CHECKING:
     from mpreg_proto.wire.messages import DrainReply
@@ -40,23 +40,25 @@ def drain(
         ),
     ] = 60.0,
     url: Url = None,
+    secret_file: SecretFile = None,
+    cluster_id: ClusterId = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Let a node leave the cluster in order, as SIGTERM does, and wait until it has left.
 
     It takes no new calls, and ends once those that run are done, or after its grace of 10 seconds. The node that is
-    asked passes the command on; it may be the one that leaves. Nodes do not know who may do this yet: anybody who can
-    connect to one may drain all.
+    asked passes the command on; it may be the one that leaves. Every client that a node serves may drain all of them:
+    with a secret those who have it, without one everybody who can connect.
     """
-    from mpreg_transports.cli.connect import node_url, with_client
+    from mpreg_transports.cli.connect import node_access, with_client
     from mpreg_transports.cli.console import emit_json
 
     async def operation(client: Client) -> DrainReply:
         return await _drained(client, normal_address(node), timeout)
 
     leaves = "interrupted; a node that was commanded to leave does so all the same"
-    reply = with_client(node_url(url, config), operation, interrupted=leaves)
+    reply = with_client(node_access(url, config, secret_file, cluster_id), operation, interrupted=leaves)
     if as_json:
         emit_json({"node": reply.shown, "id": reply.member.hex(), "state": "left"})
 

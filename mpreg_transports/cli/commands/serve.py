@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpreg_transports.cli.options import AppDir, Config, example, whole_number_option
+from mpreg_transports.cli.options import AppDir, Config, SecretFile, example, whole_number_option
 
 if TYPE_CHECKING:
     from mpreg_transports.config.settings import Value
@@ -44,6 +44,10 @@ Advertise = Annotated[
 ]
 Transport = Annotated[
     str | None, typer.Option(metavar="auto|websocket", help="auto tries raw frames to peers first, websocket does not.")
+]
+OpenClients = Annotated[
+    bool | None,
+    typer.Option("--open-clients", help="With a secret: let clients call functions that do not prove it."),
 ]
 Insecure = Annotated[bool | None, typer.Option("--insecure", help="Allow a non-loopback host without authentication.")]
 AllowHost = Annotated[
@@ -79,6 +83,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "mpreg serve app.py:server --port 9001",
             "mpreg serve app.py:server --port 9002 --resource gpu --peer ws://127.0.0.1:9001",
+            "mpreg serve app.py:server --host 0.0.0.0 --secret-file mpreg.secret --peer wss://10.0.0.5:9001",
         )
     )(serve)
 
@@ -95,6 +100,8 @@ def serve(
     ] = None,
     advertise: Advertise = None,
     transport: Transport = None,
+    secret_file: SecretFile = None,
+    open_clients: OpenClients = None,
     insecure: Insecure = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
@@ -117,6 +124,8 @@ def serve(
         "cluster-id": cluster_id,
         "advertise": advertise,
         "transport": transport,
+        "secret-file": secret_file,
+        "open-clients": open_clients,
         "insecure": insecure,
         "allow-host": tuple(allow_host) if allow_host else None,
         "allow-origin": tuple(allow_origin) if allow_origin else None,

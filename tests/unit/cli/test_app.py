@@ -40,6 +40,24 @@ def test_help_begins_with_a_sentence_in_the_imperative(command: str) -> None:
     assert len(first) <= 100 and all("\n" not in paragraph for paragraph in rest)
 
 
+@pytest.mark.parametrize("command", ["new", "ca"])
+def test_help_of_the_secret_commands(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    (group,) = [info for info in build().registered_groups if info.name == "secret"]
+    assert group.typer_instance is not None
+    assert [name_of(info) for info in group.typer_instance.registered_commands] == ["new", "ca"]
+    result = CliRunner().invoke(build(), ["secret", command, "--help"])
+    assert result.exit_code == 0 and f"mpreg secret {command}" in result.output.partition("Example")[2]
+    assert all(len(line) <= 80 for line in result.output.splitlines())
+
+
+def test_secret_option_of_commands_that_ask_a_node() -> None:
+    for command in ("call", "run", "explain", "nodes", "functions", "check", "drain", "serve"):
+        text = CliRunner().invoke(build(), [command, "--help"]).output
+        assert "--secret-file" in text and "--cluster-id" in text
+
+
 def test_json_option_of_commands_that_print_data() -> None:
     for command in ("call", "run", "explain", "nodes", "functions", "check", "config", "demo", "dev"):
         assert "--json" in CliRunner().invoke(build(), [command, "--help"]).output
@@ -47,7 +65,7 @@ def test_json_option_of_commands_that_print_data() -> None:
 
 def test_no_option_without_its_feature() -> None:
     text = CliRunner().invoke(build(), ["serve", "--help"]).output
-    for flag in ("--secret-file", "--tls", "--gossip-interval", "--token-file"):
+    for flag in ("--tls", "--gossip-interval", "--token-file"):
         assert flag not in text
 
 

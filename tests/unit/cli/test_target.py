@@ -162,6 +162,17 @@ def test_open_host_is_refused_without_insecure() -> None:
     with pytest.raises(CommandFailed, match=r"refusing to listen on 0\.0\.0\.0"):
         prepare(None, {"host": "0.0.0.0"}, None)
     assert isinstance(prepare(None, {"host": "0.0.0.0", "insecure": True}, None), Server)
+    assert isinstance(prepare(None, {"host": "0.0.0.0", "secret-file": "any.secret"}, None), Server)
+
+
+def test_secret_of_a_target_and_plain_addresses(here: Path) -> None:
+    text = "Server(secret='mpreg_secret_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh85lWVq', host='0.0.0.0')"
+    (here / "cli_secured.py").write_text(f"from mpreg_transports import Server\nserver = {text}\n", "utf-8")
+    assert prepare("cli_secured.py:server", {}, None).has_secret
+    with pytest.raises(CommandFailed, match=r"the peer ws://a:1 is plain text, .* write wss://a:1"):
+        prepare("cli_secured.py:server", {"peer": ("ws://a:1",)}, None)
+    with pytest.raises(CommandFailed, match=r"the advertised address tcp://a:1 is plain text, .* write tls://a:1"):
+        prepare(None, {"secret-file": "any.secret", "advertise": "tcp://a:1"}, None)
 
 
 def test_source_file_that_reload_watches(here: Path) -> None:

@@ -18,6 +18,7 @@ from mpreg_proto.errors import Fault, LocalProtocolError
 from mpreg_proto.ids import Address, LinkId, MemberId, RunId
 from mpreg_proto.node import Node, NodeConfig
 from mpreg_proto.rng import Rng
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_proto.wire.messages import Call, GetView, Request
 from tests.helpers.deep_state import deep_state
 from tests.helpers.node_harness import NodeHarness, call, spec
@@ -285,6 +286,10 @@ MISUSES: dict[str, tuple[Callable[[Any, Any], object], list[Any]]] = {
         [*wrong(int), 0, -1],
     ),
     "link_opened framing": (lambda n, w: n.link_opened(9, framing=w, dialled=None, now=1), wrong(Framing)),
+    "link_opened verdict": (
+        lambda n, w: n.link_opened(9, framing=Framing.STREAM, dialled=None, now=1, verdict=w),
+        wrong(Authentication),
+    ),
     "link_opened dialled": (lambda n, w: n.link_opened(9, framing=Framing.STREAM, dialled=w, now=1), wrong(str)[1:]),
     "receive link": (lambda n, w: n.receive(w, b"", now=1), wrong(int)),
     "receive data": (

@@ -6,7 +6,7 @@ import pytest
 
 from mpreg_proto.errors import Fault
 from mpreg_proto.ids import MEMBER_ID_BYTES
-from mpreg_proto.wire.handshake import FEATURES, Agreed, agree, hello
+from mpreg_proto.wire.handshake import FEATURES, Agreed, Authentication, agree, hello, refusal
 from mpreg_proto.wire.messages import VERSION, Hello
 
 NODE = hello(cluster="c", member=b"n" * 16, name="node")
@@ -86,3 +86,14 @@ def test_same_outcome_on_both_sides() -> None:
 def test_agreed_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Agreed(1, ()).version = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "of_a_node", "of_a_client"),
+    [(Authentication.NODE, True, True), (Authentication.CLIENT, False, True), (Authentication.NONE, False, False)],
+)
+def test_hello_that_a_verdict_allows(verdict: Authentication, of_a_node: bool, of_a_client: bool) -> None:
+    for theirs, allowed in ((NODE, of_a_node), (hello(cluster="c", member=b"", name="client"), of_a_client)):
+        found = refusal(verdict, theirs)
+        assert (found is None) is allowed
+        assert found is None or found.code == 1030

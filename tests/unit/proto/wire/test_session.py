@@ -1,5 +1,6 @@
 """The session of one link: the table of stages, the handshake, bytes and violations, and the dialect."""
 
+import json
 from itertools import product
 
 import pytest
@@ -10,7 +11,7 @@ from mpreg_proto.limits import Limits
 from mpreg_proto.wire import dialects
 from mpreg_proto.wire.dialects import BadRequest
 from mpreg_proto.wire.framing import Framing, prefix
-from mpreg_proto.wire.handshake import hello
+from mpreg_proto.wire.handshake import Authentication, hello
 from mpreg_proto.wire.messages import Claim, Goodbye, Gossip, Hello, Message, Ping, Refused, Request, Result
 from mpreg_proto.wire.session import CLOSE_CODES, STAGES, Cause, Session, Stage
 from mpreg_proto.wire.values import ValueCodec
@@ -27,6 +28,7 @@ def session(
     local_hello: Hello = NODE,
     dialled: str | None = None,
     limits: Limits = LIMITS,
+    verdict: Authentication = Authentication.NODE,
 ) -> Session:
     return Session(
         LinkId(1),
@@ -36,6 +38,7 @@ def session(
         codec=ValueCodec(),
         limits=limits,
         now=5,
+        verdict=verdict,
     )
 
 
@@ -258,3 +261,60 @@ def test_handshake_of_a_link_without_bytes() -> None:
 
 def test_close_codes_that_an_endpoint_may_send() -> None:
     assert set(CLOSE_CODES.values()) <= {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011}
+
+
+# -- authentication ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", [Framing.NATIVE_MESSAGES, Framing.STREAM, Framing.OBJECTS])
+def test_hello_of_a_peer_that_is_not_authenticated(framing: Framing) -> None:
+    for theirs, verdict in (
+        (OTHER, Authentication.CLIENT),
+        (OTHER, Authentication.NONE),
+        (CLIENT, Authentication.NONE),
+    ):
+        one = session(framing, verdict=verdict)
+        if framing is Framing.OBJECTS:
+            received = one.handle(theirs, 6)
+        else:
+            body = framed(theirs) if framing is Framing.STREAM else dialects.encode(theirs)
+            received = one.receive(body, 6)
+        assert list(received) == [] and received.violation is not None and received.violation.code == 1030
+        assert (one.stage, one.member) == (Stage.OPENING, None)
+
+
+def test_refusal_of_a_peer_that_is_not_authenticated_does_not_name_the_cluster() -> None:
+    received = session(verdict=Authentication.NONE).receive(
+        dialects.encode(hello(cluster="x", member=b"o" * 16, name="")), 6
+    )
+    assert received.violation is not None and received.violation.code == 1030
+    assert "'c'" not in received.violation.message
+
+
+def test_hello_of_an_authenticated_client() -> None:
+    one = session(verdict=Authentication.CLIENT)
+    assert list(one.receive(dialects.encode(CLIENT), 6)) == [CLIENT]
+    assert one.stage is Stage.OPEN
+
+
+@pytest.mark.parametrize("framing", [Framing.CLASSIC_MESSAGES, Framing.STREAM])
+def test_classic_requests_of_a_peer_that_is_not_authenticated(framing: Framing) -> None:
+    one = session(framing, limits=Limits(), verdict=Authentication.NONE)
+    for u, size in (("a", 100), ("b", 64 * 1024)):  # the second one decoded in steps
+        request = {"role": "rpc", "u": u, "cmds": [{"name": "x", "fun": "echo"}]}
+        body = json.dumps(request).encode().ljust(size)
+        received = one.receive(prefix(len(body)) + body if framing is Framing.STREAM else body, 6)
+        while one.decoding:
+            received = one.continue_decoding()[0]
+        (bad,) = received
+        assert isinstance(bad, BadRequest) and bad.fault.code == 1030
+        answer = one.encode(Result(bad.id, fault=bad.fault))
+        assert answer is not None and json.loads(answer)["u"] == u and json.loads(answer)["error"]["code"] == 1030
+
+
+@pytest.mark.parametrize("framing", [Framing.CLASSIC_MESSAGES, Framing.NATIVE_MESSAGES, Framing.STREAM])
+def test_limit_of_a_peer_that_is_not_authenticated(framing: Framing) -> None:
+    one = session(framing, limits=Limits(), verdict=Authentication.NONE)
+    size = 64 * 1024 + 1
+    received = one.receive(prefix(size) if framing is Framing.STREAM else b" " * size, 6)
+    assert received.violation is not None and received.violation.code == 1014

@@ -14,6 +14,7 @@ from mpreg_transports.config.settings import (
     misspelt,
     read_file,
     resolve,
+    resolve_one,
     resolve_url,
 )
 
@@ -41,6 +42,8 @@ def test_precedence_of_flag_environment_file_and_server(config: Path) -> None:
         ("cluster-id", "server", "Server(...)"),
         ("advertise", None, "default"),
         ("transport", "websocket", "Server(...)"),
+        ("secret-file", None, "default"),
+        ("open-clients", False, "default"),
         ("insecure", True, str(config)),
         ("allow-host", (), "default"),
         ("allow-origin", (), "default"),
@@ -253,3 +256,17 @@ def test_misspelt_variables() -> None:
     known = {setting.variable: "" for setting in SETTINGS} | {"MPREG_CONFIG": "", "MPREG_DEBUG": "", "PATH": ""}
     assert misspelt(known) == []
     assert misspelt({"MPREG_PROT": ""}) == ["MPREG_PROT in the environment is no setting; did you mean 'MPREG_PORT'?"]
+
+
+def test_url_of_a_node_here_with_a_secret(tmp_path: Path) -> None:
+    for environ in ({}, {"MPREG_PORT": "9005", "MPREG_HOST": "0.0.0.0"}):
+        secret = resolve_one("secret-file", "x.secret", environ=environ, config=Path("/dev/null"))
+        assert (secret.value, secret.source) == ("x.secret", "--secret-file")
+        found = resolve_url(None, environ=environ, config=Path("/dev/null"), secret=secret)
+        assert found.value == f"wss://127.0.0.1:{environ.get('MPREG_PORT', 9001)}"
+    file = tmp_path / "mpreg.toml"
+    file.write_text('secret-file = "file.secret"\nport = "wrong"\n', "utf-8")
+    assert resolve_one("secret-file", None, environ={}, config=file).value == "file.secret"
+    assert resolve_one("cluster-id", None, environ={}, config=file).source == "default"
+    named = {"MPREG_SECRET_FILE": "env.secret"}
+    assert resolve_one("secret-file", None, environ=named, config=file).source == "MPREG_SECRET_FILE in the environment"

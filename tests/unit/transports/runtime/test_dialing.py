@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +19,8 @@ from mpreg_transports.links.base import Link, LinkEnded
 from mpreg_transports.links.http import HttpConnection
 from mpreg_transports.runtime import dialing
 from mpreg_transports.runtime.dialing import Dialler, open_link
+from mpreg_transports.security.contexts import Credentials, authority_pem
+from mpreg_transports.security.secret import Secret
 from tests.helpers.loopback import PATIENCE, listening
 from tests.helpers.servers import reserved_port
 
@@ -206,3 +209,88 @@ async def test_peer_without_a_raw_hello(monkeypatch: pytest.MonkeyPatch, answer:
                 await stream.receive()
 
     assert not await answered_raw(monkeypatch, reply)
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+NODE = Credentials(Secret(b"x" * 32), "shop")
+OTHER = Credentials(Secret(b"y" * 32), "shop")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "websocket_only", "framing"),
+    [
+        ("wss", False, Framing.STREAM),
+        ("wss", True, Framing.NATIVE_MESSAGES),
+        ("tls", False, Framing.STREAM),
+        ("tls", True, Framing.STREAM),
+    ],
+)
+async def test_framing_of_a_node_with_the_secret(scheme: str, websocket_only: bool, framing: Framing) -> None:
+    async with listening(tls=NODE) as listener:
+        dial = Dialler(websocket_only=websocket_only, tls=NODE)
+        link = await dial(Address(f"{scheme}://127.0.0.1:{listener.port}"))
+        assert link.framing is framing and dial._raw == {}
+        await link.close()
+
+
+@pytest.mark.parametrize(("scheme", "framing"), [("wss", Framing.NATIVE_MESSAGES), ("tls", Framing.STREAM)])
+async def test_framing_of_a_client_with_the_secret(scheme: str, framing: Framing) -> None:
+    async with listening(tls=NODE) as listener:
+        link = await open_link(f"{scheme}://127.0.0.1:{listener.port}", NODE)
+        assert link.framing is framing
+        await link.close()
+
+
+@pytest.mark.parametrize(("plain", "secured"), [("ws", "wss"), ("tcp", "tls")])
+async def test_plain_text_is_never_dialled_with_a_secret(plain: str, secured: str) -> None:
+    async with listening() as listener:
+        where = f"127.0.0.1:{listener.port}"
+        for dial in (Dialler(websocket_only=False, tls=NODE), Dialler(websocket_only=True, tls=NODE)):
+            with pytest.raises(LinkEnded, match=f"{plain}:// is plain text; with a secret write {secured}://{where}"):
+                await dial(Address(f"{plain}://{where}"))
+
+
+async def test_other_secret_is_explained_logged_once_and_never_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    dial = Dialler(websocket_only=False, tls=NODE)
+    async with listening(tls=OTHER) as listener:
+        for _ in range(3):
+            with pytest.raises(LinkEnded, match="it has another secret or cluster id") as caught:
+                await dial(Address(f"wss://127.0.0.1:{listener.port}"))
+            assert caught.value.denied
+        assert dial._raw == {}
+    said = [record.getMessage() for record in caplog.records if record.name == dialing.log.logger.name]
+    assert len(said) == 1 and "another secret or cluster id" in said[0]
+
+
+async def test_certificate_that_the_system_does_not_know() -> None:
+    async with listening(tls=NODE) as listener:
+        for dial in (open_link, Dialler(websocket_only=False)):
+            with pytest.raises(LinkEnded, match="if it has a secret, give that"):
+                await dial(Address(f"wss://127.0.0.1:{listener.port}"))
+
+
+async def test_authority_of_a_file_as_the_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = Secret(b"x" * 32)
+    (tmp_path / "ca.pem").write_text(authority_pem(secret, "shop"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    dialing._system_context.cache_clear()
+    try:
+        async with listening(tls=Credentials(secret, "shop", hosts=["127.0.0.1"])) as listener:
+            link = await open_link(f"wss://127.0.0.1:{listener.port}")
+            await link.close()
+            with pytest.raises(LinkEnded, match="Hostname mismatch"):
+                await open_link(f"wss://localhost:{listener.port}")
+    finally:
+        dialing._system_context.cache_clear()
+
+
+async def test_plain_dial_of_a_node_with_tls_is_explained_and_not_remembered() -> None:
+    async with listening(tls=NODE) as listener:
+        dial = Dialler(websocket_only=False)
+        for _ in range(2):
+            with pytest.raises(LinkEnded, match="this node serves TLS only: use wss:// or tls://"):
+                await dial(Address(f"ws://127.0.0.1:{listener.port}"))
+        assert dial._raw == {}
+        with pytest.raises(LinkEnded, match="this node serves TLS only: use https:// or wss://"):
+            await open_link(f"ws://127.0.0.1:{listener.port}")

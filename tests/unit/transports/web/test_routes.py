@@ -12,6 +12,7 @@ from mpreg_proto.ids import MemberId
 from mpreg_proto.node import Node
 from mpreg_proto.rng import Rng
 from mpreg_proto.view import NodeView
+from mpreg_proto.wire.handshake import Authentication
 from mpreg_transports.links.http import HttpRequest, HttpResponse
 from mpreg_transports.web import routes
 from mpreg_transports.web.routes import HttpRoutes
@@ -19,7 +20,7 @@ from mpreg_transports.web.routes import HttpRoutes
 pytestmark = pytest.mark.anyio
 
 STATUS = {1001: 404, 1020: 504, 1022: 503, 1024: 503, 1030: 401, 1031: 403}
-"""Statuses of single codes (docs/howto/call-from-json.md); nothing gives the last two yet."""
+"""Statuses of single codes (docs/howto/call-from-json.md); nothing gives the last one yet."""
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def serving(answer: Any = None, *seeds: str, draining: bool = False) -> HttpRout
     one = node(*seeds)
     one._machines.draining = draining
 
-    async def exchange(body: bytes, host: str) -> bytes:
+    async def exchange(body: bytes, host: str, verdict: Authentication) -> bytes:
         return json.dumps(answer).encode()
 
     return HttpRoutes(lambda: one.view(now=0), exchange)
@@ -146,3 +147,21 @@ async def test_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_status_is_the_view() -> None:
     status = await get("/api/status", serving())
     assert msgspec.json.decode(bytes(status.body), type=NodeView) == node().view(now=0)
+
+
+async def test_paths_for_a_sender_that_has_proved_nothing() -> None:
+    one, verdicts = node(), []
+
+    async def exchange(body: bytes, verdict: Authentication) -> bytes:
+        verdicts.append(verdict)
+        return json.dumps(failed(1030)).encode()
+
+    of = HttpRoutes(lambda: one.view(now=0), exchange)
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/", 401), ("/api/status", 401)):
+        response = await of(HttpRequest("GET", path, verdict=Authentication.NONE))
+        assert response.status == status
+        assert status == 200 or bytes(response.body).startswith(b"this node serves only those who prove the secret")
+        assert (await of(HttpRequest("GET", path, verdict=Authentication.CLIENT))).status == 200
+    response = await of(HttpRequest("POST", "/rpc", body=b"{}", verdict=Authentication.NONE))
+    assert (response.status, verdicts) == (401, [Authentication.NONE])
+    assert json.loads(bytes(response.body))["error"]["code"] == 1030
