@@ -85,7 +85,7 @@ class AddressRow:
         self.visits: int = 0
         """The number of completed handshakes there."""
         self.revisits: int = 0
-        """How many of them in a row led to the same member as the one before."""
+        """The number of them in a row that led to the same member as the one before."""
 
 
 class Backoff:

@@ -367,7 +367,7 @@ async def test_invalid_native_request(title: str, node: CountingNode) -> None:
 async def test_unknown_native_fields_are_ignored(node: CountingNode) -> None:
     async with native(node.server.port) as peer:
         newer = [*call("a", "echo", [], [], None), "a field of the future", {"of": ["any", "shape"]}]
-        all_fields = [[newer], None, None, [], {}, 0, False, False, False, 0, "", [], b"", [], False, 0, False, []]
+        all_fields = [[newer], None, None, [], {}, 0, False, False, False, 0, "", [], b"", [], False, 0, False, [], {}]
         assert await peer.code(1, *all_fields, "future", [[[]]]) is None
 
 

@@ -64,7 +64,10 @@ class TableConsistency(Watcher):
         if sim.now - self._stability.since() < _RECOVERED or not self._stability.prompt():
             return
         for host in correct(sim):
-            if (factor := host.node.cluster._detector.health_multiplier) != 1:
+            cluster = host.node.cluster
+            if (
+                cluster.rings.neighbours and (factor := cluster._detector.health_multiplier) != 1
+            ):  # alone, it probes none
                 self._wrong(host, f"timeouts that are {factor} times as long, as if it were slow")
 
     def _deadlines(self, host: NodeHost) -> None:

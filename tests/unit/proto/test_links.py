@@ -400,7 +400,7 @@ def test_link_without_calls_closes_ten_seconds_after_its_goodbye() -> None:
 
 
 def test_closing_link_waits_for_what_comes_slowly() -> None:
-    """What its peer sent before its own goodbye takes 25 s on a slow link."""
+    """The messages that its peer sent before its own goodbye take 25 s on a slow link."""
     harness = NodeHarness()
     peer = harness.member("alpha")
     harness.node.links.goodbye(peer.link, GoodbyeReason.IDLE, harness.now)

@@ -49,7 +49,7 @@ def serving(answer: Any = None, *seeds: str, draining: bool = False) -> HttpRout
 async def test_host_of_a_request(peer: str, host: str) -> None:
     hosts: list[str] = []
 
-    async def exchange(body: bytes, host: str) -> bytes:
+    async def exchange(body: bytes, host: str, verdict: Authentication) -> bytes:
         hosts.append(host)
         return b'{"r":{},"error":null,"u":""}'
 
@@ -152,7 +152,7 @@ async def test_status_is_the_view() -> None:
 async def test_paths_for_a_sender_that_has_proved_nothing() -> None:
     one, verdicts = node(), []
 
-    async def exchange(body: bytes, verdict: Authentication) -> bytes:
+    async def exchange(body: bytes, host: str, verdict: Authentication) -> bytes:
         verdicts.append(verdict)
         return json.dumps(failed(1030)).encode()
 
