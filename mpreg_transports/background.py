@@ -71,7 +71,8 @@ class Background:
         self._main = main
         self._name = name
         self._scope = anyio.CancelScope()
-        self._settled = anyio.Event()
+        self._settled: anyio.Event | None = anyio.Event()
+        """Set once the task is up or has ended; then there is none, as an event takes 700 bytes."""
         self._ended = anyio.Event()
         self._waiting = 0
         self._has_started = False
@@ -94,9 +95,10 @@ class Background:
             _spawn(self._run, self._name)
         self._waiting += 1
         try:
-            await self._settled.wait()
+            if self._settled is not None:
+                await self._settled.wait()
         except BaseException:
-            if self._waiting == 1 and not self._settled.is_set():
+            if self._waiting == 1 and self._settled is not None:
                 await self.stop()
             raise
         finally:
@@ -132,11 +134,16 @@ class Background:
             self._error = single(error)
         finally:
             self._ended.set()
-            self._settled.set()
+            self._settle()
 
     def _is_up(self) -> None:
         self._up = True
-        self._settled.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._settled is not None:
+            self._settled.set()
+            self._settled = None
 
 
 class StartedCallback(TaskStatus[None]):

@@ -710,6 +710,8 @@ class ClientConnection:
 class _ClientLink:
     """One link of a client."""
 
+    __slots__ = ("begun", "denial", "id", "on_ready", "ready", "rejected", "released")
+
     def __init__(self, id: LinkId, on_ready: Callable[[], None]) -> None:
         self.id = id
         self.on_ready = on_ready
