@@ -445,7 +445,7 @@ class Dialer:
         row = self._rows.get(address)
         if row is None or address in self._dialling or self.stopped or address in self._own_addresses:
             return []
-        if not self._needed(address) and not self._is_shared(address, row):
+        if not self._wanted(address, row):
             if row.interested or row.seed:  # a member met there may leave without notice
                 self._dial_by(address, now + self._limits.rare_dial)
             return []
@@ -494,7 +494,7 @@ class Dialer:
             waiting.pop(address, None)
 
     def _retry_later(self, address: Address, row: AddressRow, now: int) -> None:
-        if not self.stopped and (self._needed(address) or self._is_shared(address, row)):
+        if not self.stopped and self._wanted(address, row):
             dead = not any(self._members.routable(member) for member in row.interested)
             self._cancel_timer(address)
             self._dial_by(address, now + self._backoff.after_failure(row, now, dead=dead))
@@ -534,6 +534,10 @@ class Dialer:
             known = met or any(address in self._addresses_of(member) for member in self._rings.ids())
             return not known or self._too_few_links
         return any(self._members.standing(member) is Standing.DEAD for member in row.interested)
+
+    def _wanted(self, address: Address, row: AddressRow) -> bool:
+        """Return whether an address is to be dialled: a dial could open a missing link, or find an unknown member."""
+        return self._needed(address) or self._is_shared(address, row)
 
     def _is_shared(self, address: Address, row: AddressRow) -> bool:
         """Return whether a seed may lead to several members, as a service name does.

@@ -280,7 +280,7 @@ class PoolRun:
         Return the outcome of the body. None: it was in the queue of an executor that broke, and is in another now.
         """
         if self._executor is None:
-            return outcome  # it has waited for an executor in vain
+            return outcome  # it was never in an executor
         if isinstance(outcome, (Lost, NotStarted)) and not self._alone:
             self._pool.mark_broken(self._executor, outcome.reason)
             if isinstance(outcome, NotStarted) and self._life == self._pool.life:

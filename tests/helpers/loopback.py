@@ -196,6 +196,16 @@ async def read_all(stream: ByteStream) -> bytes:
         return data
 
 
+async def receive_exactly(link: Link, length: int) -> bytes:
+    """Return `length` bytes from a stream link."""
+    data = bytearray()
+    while len(data) < length:
+        for chunk in await link.receive():
+            assert not isinstance(chunk, str)
+            data += chunk
+    return bytes(data)
+
+
 async def read_exactly(stream: ByteStream, length: int) -> bytes:
     """Return exactly `length` bytes."""
     data = b""

@@ -21,6 +21,7 @@ from mpreg_transports.testing.invariants.oracles import TOP, UNKNOWN, cell, entr
 from mpreg_transports.testing.invariants.stability import MESH, Stability, components, correct
 from mpreg_transports.testing.simulation.durations import SECOND
 from mpreg_transports.testing.simulation.hosts import ClientHost, Host, NodeHost
+from mpreg_transports.testing.simulation.network import Wire
 from mpreg_transports.testing.simulation.request_names import name_by_number, name_of_execution
 from mpreg_transports.testing.simulation.watchers import Violation, Watcher
 
@@ -284,19 +285,18 @@ def _open_there(host: NodeHost, link: LinkId) -> bool:
     """Return whether the other end of a link holds it too, with its handshake complete, and does not close it."""
     wire, side = host.wires[link]
     other = wire.ends[1 - side]
-    if link in _half_open(host) or not isinstance(other.host, NodeHost):
+    if _is_half_open(wire, side) or not isinstance(other.host, NodeHost):
         return False
     session = other.host.node.links.sessions.get(other.link)
     return session is not None and session.member is not None and not session.closing
 
 
 def _half_open(host: Host) -> list[LinkId]:
-    """Return the links whose other end has ended without a notification, or that have died without one."""
-    if not host.alive:
-        return []
-    ends = [(link, wire, wire.ends[1 - side]) for link, (wire, side) in host.wires.items()]
-    return [
-        link
-        for link, wire, other in ends
-        if wire.died is not None or other.life != other.host.life or not other.host.alive
-    ]
+    """Return the half-open links of a host; of one that has ended none."""
+    return [link for link, (wire, side) in host.wires.items() if _is_half_open(wire, side)] if host.alive else []
+
+
+def _is_half_open(wire: Wire[Host], side: int) -> bool:
+    """Return whether the other end has ended without a notification, or the connection has died without one."""
+    other = wire.ends[1 - side]
+    return wire.died is not None or other.life != other.host.life or not other.host.alive

@@ -13,7 +13,7 @@ from anyio.abc import ByteStream
 from mpreg_transports.links import tcp
 from mpreg_transports.links.base import Framing, Link, LinkEnded
 from mpreg_transports.links.buffering import BufferingStream
-from tests.helpers.loopback import Scripted, listening
+from tests.helpers.loopback import Scripted, listening, receive_exactly
 
 pytestmark = pytest.mark.anyio
 
@@ -24,16 +24,6 @@ def closed_port() -> int:
         unused.bind(("127.0.0.1", 0))
         port: int = unused.getsockname()[1]
         return port
-
-
-async def receive_exactly(link: Link, length: int) -> bytes:
-    """Return `length` bytes from a stream link."""
-    data = bytearray()
-    while len(data) < length:
-        for chunk in await link.receive():
-            assert not isinstance(chunk, str)
-            data += chunk
-    return bytes(data)
 
 
 async def test_echo_of_small_and_large() -> None:

@@ -20,7 +20,7 @@ from mpreg_transports.links.tls import BufferingTlsStream, TlsStream, secure
 from mpreg_transports.security.authority import Role
 from mpreg_transports.security.contexts import Credentials
 from mpreg_transports.security.secret import Secret
-from tests.helpers.loopback import PATIENCE, Scripted, echo, listening, read_all, read_exactly
+from tests.helpers.loopback import PATIENCE, Scripted, echo, listening, read_all, read_exactly, receive_exactly
 
 pytestmark = pytest.mark.anyio
 
@@ -78,15 +78,6 @@ async def ends(backlog: int = 0) -> AsyncIterator[tuple[TlsStream, TlsStream]]:
         yield stream, accepted[0]
         done.set()
         await tcp.hang_up(stream)
-
-
-async def receive_exactly(link: Link, length: int) -> bytes:
-    data = bytearray()
-    while len(data) < length:
-        for chunk in await link.receive():
-            assert not isinstance(chunk, str)
-            data += chunk
-    return bytes(data)
 
 
 # -- data -------------------------------------------------------------------------------------------------------------
